@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both do all the set-up first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.llamaleon-ready
+
+.PHONY: help setup demo test lint format bench nano clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(READY)  ## a virtual environment with everything, versions pinned by constraints.txt
+
+# llama-cpp-python is compiled once (3 to 5 minutes on 2 cores); pip keeps the wheel in its cache.
+$(READY): pyproject.toml constraints.txt
+	@echo "== setting up $(VENV): the first time compiles llama.cpp, 3 to 5 minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt torch
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[engine,train,demo,dev]'
+	$(BIN)/python -c 'import llama_cpp, torch, llamaleon_server'
+	touch $(READY)
+
+demo: setup  ## train an adapter on the model that ships and chat with it, offline
+	$(BIN)/llamaleon demo
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest -q --durations=15
+
+lint: setup  ## style, types and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## rewrite in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## the figures in docs/benchmarks.md, measured here
+	$(BIN)/python -m tests.bench
+
+nano: setup  ## train the model that ships again, from nothing (hours on a CPU)
+	$(BIN)/python -m llamaleon_trainer.nano
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

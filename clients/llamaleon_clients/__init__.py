@@ -1,0 +1,1 @@
+"""The llamaleon command: an HTTP client like any other."""

@@ -1,0 +1,1 @@
+"""Messages to prompt text and training segments; pure text."""

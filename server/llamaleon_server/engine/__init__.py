@@ -1,0 +1,1 @@
+"""The engine process: one base model, continuous batching, adapters per request."""

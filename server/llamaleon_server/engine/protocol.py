@@ -1,0 +1,262 @@
+"""Messages between the API process and an engine process.
+
+Frames travel over the engine's standard input and output: a 4-byte little-endian length, then one
+msgpack-encoded tagged struct. The engine's own logs go to standard error. End of file on either side
+means that the other process is gone: the engine then exits, the API then fails the running requests.
+
+Words: `adapter key` is the sha256 of the GGUF LoRA file's bytes, never a name; `weight` is the
+per-request multiplier (dimensionless); token ids are ints of the served vocabulary.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+# ---------------------------------------------------------------- API -> engine
+
+
+class AdapterUse(Struct, frozen=True, array_like=True):
+    """One adapter of a request. The base alone is the empty tuple of uses."""
+
+    key: str
+    weight: float = 1.0
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """OpenAI's sampling fields and llama.cpp's extensions. `temperature == 0` is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: no limit asked for
+    min_p: float = 0.0
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+
+
+class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
+    """Run one sequence. Answered by deltas in `Step` messages, the last with `finish`, or by `Failed`.
+
+    `max_tokens` None means "until the context is full"; 0 evaluates the prompt only (scoring).
+    `logprobs`/`prompt_logprobs`: None for none, else how many alternatives beside the token itself
+    (0 to 20); they are of the model's raw distribution, before temperature and truncation.
+    """
+
+    id: int
+    prompt: str | list[int]
+    adapters: tuple[AdapterUse, ...] = ()
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    ignore_eos: bool = False
+    cache_prompt: bool = True
+    add_special: bool = True  # prepend BOS where the vocabulary asks for it (string prompts only)
+    parse_special: bool = True  # read `<|im_end|>` and the like in a string prompt as control tokens
+    parse_special_output: bool = False  # render control tokens in the output text
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """The client is gone: the sequence stops costing within one step. No answer."""
+
+    id: int
+
+
+class LoadAdapter(Struct, frozen=True, kw_only=True, tag="load_adapter"):
+    """Make an adapter usable. Idempotent by key. Reply: `AdapterLoaded`.
+
+    Failed with code `adapter_refused` if the file does not fit the base, or if a tensor of it would be
+    silently ignored by the model's graph (named in the message).
+    """
+
+    id: int
+    key: str
+    path: str
+
+
+class UnloadAdapter(Struct, frozen=True, kw_only=True, tag="unload_adapter"):
+    """Forget an adapter once no running sequence uses it. Reply: null."""
+
+    id: int
+    key: str
+
+
+class Tokenize(Struct, frozen=True, kw_only=True, tag="tokenize"):
+    """Reply: `list[list[int]]`, one per text. Answered at once, also while a step runs."""
+
+    id: int
+    texts: list[str]
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class Detokenize(Struct, frozen=True, kw_only=True, tag="detokenize"):
+    """Reply: `list[bytes]`, the bytes of each token on its own (control tokens included)."""
+
+    id: int
+    tokens: list[int]
+
+
+class DumpLogits(Struct, frozen=True, kw_only=True, tag="dump_logits"):
+    """Write float32 logits of every position of every sequence, for the parity proof. Reply: null.
+
+    `path` becomes an `.npz` with arrays `"0"`, `"1"`, ... of shape `(n_tokens_of_sequence, n_vocab)`.
+    Sequences are evaluated one at a time, prefix cache untouched, between the steps of running requests.
+    """
+
+    id: int
+    sequences: list[list[int]]
+    adapters: tuple[AdapterUse, ...] = ()
+    path: str
+
+
+class Status(Struct, frozen=True, tag="status"):
+    """Reply: `EngineStatus`."""
+
+    id: int
+
+
+class Shutdown(Struct, frozen=True, tag="shutdown"):
+    """Finish nothing, free the model, exit 0."""
+
+
+ToEngine = (
+    Generate | Cancel | LoadAdapter | UnloadAdapter | Tokenize | Detokenize | DumpLogits | Status | Shutdown
+)
+
+# ---------------------------------------------------------------- engine -> API
+
+
+class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
+    """First message: the model is loaded. `context_tokens` is the longest sequence one request may use."""
+
+    n_vocab: int
+    context_tokens: int
+    train_context_tokens: int
+    parallel_sequences: int
+    bos_token_id: int | None
+    eos_token_id: int | None
+    end_token_ids: list[int]
+    adds_bos: bool
+    gpu_layers: int
+    device: str
+    model_bytes: int
+    n_params: int
+    load_s: float
+
+
+class LoadProgress(Struct, frozen=True, tag="load_progress"):
+    """0.0 to 1.0, at most ten a second, before `Ready`."""
+
+    fraction: float
+
+
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """`logprob` in nats; `top` are alternatives, best first, as (token_id, piece, logprob)."""
+
+    token_id: int
+    piece: bytes
+    logprob: float | None
+    top: list[tuple[int, bytes, float]] = []
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+class Finish(Struct, frozen=True, kw_only=True):
+    """`reason` is "stop" (end token or stop string) or "length"."""
+
+    reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    timings: Timings
+    stop_string: str | None = None
+
+
+class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one step added to one request. `text` is whole UTF-8, already cut at stop strings."""
+
+    id: int
+    text: str = ""
+    tokens: list[int] = []
+    logprobs: list[TokenLogprob] | None = None
+    prompt: list[TokenLogprob] | None = None  # once, before the first token, if prompt_logprobs was asked
+    finish: Finish | None = None
+
+
+class Step(Struct, frozen=True, tag="step"):
+    """All deltas of one engine step, in one message."""
+
+    deltas: list[Delta]
+
+
+class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
+    """Request `id` (of any kind) failed. `code` is a key of `residents.handle`'s error table:
+    context_length_exceeded, queue_full, adapter_refused, adapter_unknown, bad_request, engine_error."""
+
+    id: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+class AdapterLoaded(Struct, frozen=True, kw_only=True):
+    key: str
+    rank: int
+    tensors: int
+    bytes: int
+    load_s: float
+
+
+class EngineStatus(Struct, frozen=True, kw_only=True):
+    running: int
+    waiting: int
+    kv_used_tokens: int
+    kv_total_tokens: int
+    cached_prefix_tokens: int
+    adapters: list[str]
+    steps: int
+    tokens_out: int
+    last_step_s: float
+    resident_bytes: int
+
+
+class Reply(Struct, frozen=True, kw_only=True, tag="reply"):
+    """Answer to a request that wants one value; which field is set follows from the request."""
+
+    id: int
+    tokens: list[list[int]] | None = None
+    pieces: list[bytes] | None = None
+    adapter: AdapterLoaded | None = None
+    status: EngineStatus | None = None
+
+
+class Fatal(Struct, frozen=True, tag="fatal"):
+    """The engine cannot start (bad GGUF, no memory); it exits after this."""
+
+    message: str
+
+
+FromEngine = Ready | LoadProgress | Step | Failed | Reply | Fatal
+
+
+class EngineOptions(Struct, frozen=True, kw_only=True):
+    """What `python -m llamaleon_server.engine` takes as one JSON argument."""
+
+    model_path: str
+    gpu_layers: int | None = None  # None: as many as fit
+    context_tokens: int | None = None  # per sequence; None: the model's own, at most 8192
+    parallel_sequences: int = 8
+    batch_tokens: int = 512  # most tokens of one step
+    threads: int | None = None
+    flash_attention: bool | None = None  # None: automatic
+    kv_type: str = "f16"  # f32, f16, bf16, q8_0, q4_0, ...
+    queue_limit: int = 256
+    use_mmap: bool = True

@@ -1,0 +1,103 @@
+"""One exception tree and one table: every failure leaves as OpenAI's error body with its status code.
+
+    LlamaleonError
+    ├── BadRequest            400 invalid_request_error   (names the field in `param`)
+    │   ├── ContextLengthExceeded  400 context_length_exceeded
+    │   └── AdapterRefused    400 adapter_refused
+    ├── NotFound              404
+    │   └── ModelNotFound     404 model_not_found         (with the nearest names)
+    ├── Conflict              409
+    ├── TooLarge              413
+    ├── QueueFull             429 queue_full              (Retry-After)
+    ├── EngineFailed          500 engine_error
+    └── EngineUnavailable     503 engine_unavailable      (Retry-After)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class LlamaleonError(Exception):
+    """Base of every error that a client may see. Each class owns its status, `type` and `code`."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error body; the same object is the data of an SSE error event."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class BadRequest(LlamaleonError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthExceeded(BadRequest):
+    code = "context_length_exceeded"
+
+
+class AdapterRefused(BadRequest):
+    """The adapter cannot be expressed, or does not belong to this base: the message names the field."""
+
+    code = "adapter_refused"
+
+
+class NotFound(LlamaleonError):
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+    def __init__(self, name: str, nearest: Sequence[str] = ()) -> None:
+        hint = f" Nearest names: {', '.join(nearest)}." if nearest else ""
+        super().__init__(f"The model `{name}` does not exist.{hint}", param="model")
+        self.nearest = tuple(nearest)
+
+
+class Conflict(LlamaleonError):
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class TooLarge(LlamaleonError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class QueueFull(LlamaleonError):
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+    retry_after_s = 1
+
+
+class EngineFailed(LlamaleonError):
+    """The engine answered with a failure of its own, or died while this request was running."""
+
+    code = "engine_error"
+
+
+class EngineUnavailable(LlamaleonError):
+    """No engine can take the request now; the client may try again."""
+
+    status = 503
+    code = "engine_unavailable"
+    retry_after_s = 2

@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: queue, sidecar supervision, conversion, proof, evaluation, deployment."""

@@ -1,0 +1,1 @@
+"""Names, versions, files and blobs: SQLite is the truth."""

@@ -1,0 +1,1 @@
+"""Which base models are resident: starts, watches, restarts and unloads engine processes."""

@@ -1,0 +1,1 @@
+"""One file per protocol route group: HTTP in, HTTP out."""

@@ -1,0 +1,1 @@
+"""Tests: unit (mirrors the source), integration, clients (real clients), bench, repository (rules)."""

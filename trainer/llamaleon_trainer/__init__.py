@@ -1,0 +1,1 @@
+"""The training sidecar: token ids in, a PEFT LoRA directory out."""
