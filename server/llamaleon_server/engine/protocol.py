@@ -10,6 +10,8 @@ per-request multiplier (dimensionless); token ids are ints of the served vocabul
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 # ---------------------------------------------------------------- API -> engine
@@ -23,7 +25,11 @@ class AdapterUse(Struct, frozen=True, array_like=True):
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
-    """OpenAI's sampling fields and llama.cpp's extensions. `temperature == 0` is greedy."""
+    """OpenAI's sampling fields and llama.cpp's extensions. `temperature == 0` is greedy.
+
+    Applied in llama.cpp's order: bias, penalties, top_k, top_p, min_p, temperature. The repeat penalty also
+    sees the end of the prompt; OpenAI's two penalties only what was generated.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -36,17 +42,16 @@ class Sampling(Struct, frozen=True, kw_only=True):
     logit_bias: dict[int, float] = {}
 
 
-class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
-    """Run one sequence. Answered by deltas in `Step` messages, the last with `finish`, or by `Failed`.
+class GenerateRequest(Struct, frozen=True, kw_only=True):
+    """One sequence to run, before it is known which engine runs it with which adapters.
 
     `max_tokens` None means "until the context is full"; 0 evaluates the prompt only (scoring).
     `logprobs`/`prompt_logprobs`: None for none, else how many alternatives beside the token itself
-    (0 to 20); they are of the model's raw distribution, before temperature and truncation.
+    (0 to 20); they are of the model's raw distribution, before temperature and truncation. With
+    `prompt_logprobs` nothing of the prompt is taken from the prefix cache.
     """
 
-    id: int
     prompt: str | list[int]
-    adapters: tuple[AdapterUse, ...] = ()
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -57,6 +62,13 @@ class Generate(Struct, frozen=True, kw_only=True, tag="generate"):
     add_special: bool = True  # prepend BOS where the vocabulary asks for it (string prompts only)
     parse_special: bool = True  # read `<|im_end|>` and the like in a string prompt as control tokens
     parse_special_output: bool = False  # render control tokens in the output text
+
+
+class Generate(GenerateRequest, frozen=True, kw_only=True, tag="generate"):
+    """Run one sequence. Answered by deltas in `Step` messages, the last with `finish`, or by `Failed`."""
+
+    id: int
+    adapters: tuple[AdapterUse, ...] = ()
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -104,7 +116,8 @@ class DumpLogits(Struct, frozen=True, kw_only=True, tag="dump_logits"):
     """Write float32 logits of every position of every sequence, for the parity proof. Reply: null.
 
     `path` becomes an `.npz` with arrays `"0"`, `"1"`, ... of shape `(n_tokens_of_sequence, n_vocab)`.
-    Sequences are evaluated one at a time, prefix cache untouched, between the steps of running requests.
+    Sequences are evaluated one at a time between the steps of running requests, in a context of their own
+    without flash attention and with a 32-bit cache: as exact as llama.cpp can be.
     """
 
     id: int
@@ -170,7 +183,10 @@ class Timings(Struct, frozen=True, kw_only=True):
 
 
 class Finish(Struct, frozen=True, kw_only=True):
-    """`reason` is "stop" (end token or stop string) or "length"."""
+    """`reason` is "stop" (end token or stop string) or "length".
+
+    `completion_tokens` counts every token drawn, the end token included, as llama-server does.
+    """
 
     reason: str
     prompt_tokens: int
@@ -181,7 +197,12 @@ class Finish(Struct, frozen=True, kw_only=True):
 
 
 class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one step added to one request. `text` is whole UTF-8, already cut at stop strings."""
+    """What one step added to one request. `text` is whole UTF-8, already cut at stop strings.
+
+    `tokens` and `logprobs` come with the text that they became: a token whose text is held back (half a
+    character, a beginning stop string) comes later, one that lies wholly in a stop string or ends the
+    generation never.
+    """
 
     id: int
     text: str = ""
@@ -197,12 +218,21 @@ class Step(Struct, frozen=True, tag="step"):
     deltas: list[Delta]
 
 
+FailedCode = Literal[
+    "context_length_exceeded",
+    "queue_full",
+    "adapter_refused",
+    "adapter_unknown",
+    "bad_request",
+    "engine_error",
+]
+
+
 class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
-    """Request `id` (of any kind) failed. `code` is a key of `residents.handle`'s error table:
-    context_length_exceeded, queue_full, adapter_refused, adapter_unknown, bad_request, engine_error."""
+    """Request `id` (of any kind) failed; `errors.ENGINE_FAILURES` says what the client then sees."""
 
     id: int
-    code: str
+    code: FailedCode
     message: str
     param: str | None = None
 

@@ -1,0 +1,145 @@
+"""One llama.cpp context: the KV cache that all sequences share, the active adapters, and the logits."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import llama_cpp.llama_cpp as native
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaleon_server.binding import library
+from llamaleon_server.binding.batch import Batch
+from llamaleon_server.binding.errors import DecodeError, LoadError
+from llamaleon_server.binding.model import Model
+
+DECODED, NO_KV_SLOT = 0, 1
+
+# enum ggml_type and bytes per element of what the KV cache may be stored as
+KV_TYPES: dict[str, tuple[int, float]] = {
+    "f32": (0, 4.0),
+    "f16": (1, 2.0),
+    "bf16": (30, 2.0),
+    "q8_0": (8, 34 / 32),
+    "q5_1": (7, 24 / 32),
+    "q5_0": (6, 22 / 32),
+    "q4_1": (3, 20 / 32),
+    "q4_0": (2, 18 / 32),
+    "iq4_nl": (20, 18 / 32),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextOptions:
+    """`kv_tokens` are shared by all `sequences`; `outputs` bounds the rows of logits of one decode."""
+
+    kv_tokens: int
+    sequences: int
+    batch_tokens: int
+    outputs: int
+    threads: int
+    flash_attention: bool | None = None
+    kv_type: str = "f16"
+
+
+class Context:
+    """Decode batches, read logits, cut and copy sequences. Not thread-safe: one thread owns it."""
+
+    def __init__(self, model: Model, options: ContextOptions) -> None:
+        """Allocate the KV cache and compute buffers. Raises: LoadError with the reason."""
+        self._model = model
+        with library.native_errors() as lines:
+            self.handle: Any = native.llama_init_from_model(model.handle, _params(options))
+        if not self.handle:
+            raise LoadError(f"llama.cpp cannot make a context: {library.explain(lines)}.")
+        self._memory = native.llama_get_memory(self.handle)
+        self._active: tuple[tuple[int, float], ...] = ()
+        self.kv_tokens: int = native.llama_n_ctx(self.handle)
+
+    def close(self) -> None:
+        if self.handle is not None:
+            native.llama_free(self.handle)
+            self.handle = None
+
+    def use_adapters(self, adapters: tuple[tuple[int, float], ...]) -> None:
+        """Make exactly these (adapter handle, weight) pairs active; a change re-reserves the graph."""
+        if adapters == self._active:
+            return
+        count = len(adapters)
+        handles = (native.llama_adapter_lora_p_ctypes * count)(*(handle for handle, _ in adapters))
+        weights = (ctypes.c_float * count)(*(weight for _, weight in adapters))
+        status = native.llama_set_adapters_lora(self.handle, handles, count, weights)
+        if status != 0:
+            raise DecodeError(status)
+        self._active = adapters
+
+    def uses(self, adapter: int) -> bool:
+        return any(handle == adapter for handle, _ in self._active)
+
+    def decode(self, batch: Batch) -> bool:
+        """Run a batch. False if its tokens found no room in the KV cache: then nothing has changed.
+
+        Raises: DecodeError on any other failure; what lies in the cache for its sequences is then unknown.
+        """
+        status = native.llama_decode(self.handle, batch.native)
+        if status == NO_KV_SLOT:
+            return False
+        if status != DECODED:
+            raise DecodeError(status)
+        return True
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """Raw logits of the last decode, (rows, n_vocab), in batch order; valid until the next decode."""
+        pointer = native.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self._model.vocabulary.size))
+
+    def remove(self, sequence: int, start: int = 0) -> bool:
+        """Forget positions from `start` on. False if this kind of memory cannot forget a part."""
+        return bool(native.llama_memory_seq_rm(self._memory, sequence, start, -1))
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let `target` share the positions [0, end) of `source`."""
+        native.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def positions(self, sequence: int) -> tuple[int, int]:
+        """First and last position kept for a sequence; (-1, -1) if there is none."""
+        return (
+            native.llama_memory_seq_pos_min(self._memory, sequence),
+            native.llama_memory_seq_pos_max(self._memory, sequence),
+        )
+
+
+def exact_context(model: Model, tokens: int, rows: int, threads: int) -> Context:
+    """A context for one sequence that rounds as little as llama.cpp can: no flash attention, 32-bit cache.
+
+    In the serving context those two cost up to 0.03 in a logit (CPU flash attention), a hundred times what
+    a correct conversion of an adapter may differ by.
+    """
+    options = ContextOptions(
+        kv_tokens=tokens,
+        sequences=1,
+        batch_tokens=rows,
+        outputs=rows,
+        threads=threads,
+        flash_attention=False,
+        kv_type="f32",
+    )
+    return Context(model, options)
+
+
+def _params(options: ContextOptions) -> Any:
+    params = native.llama_context_default_params()
+    params.n_ctx = options.kv_tokens
+    params.n_seq_max = options.sequences
+    # Equal, so that every decode is one micro-batch: its rows keep their order and it fails as a whole.
+    params.n_batch = params.n_ubatch = options.batch_tokens
+    params.n_outputs_max = options.outputs
+    params.n_threads = params.n_threads_batch = options.threads
+    params.kv_unified = True
+    params.no_perf = True
+    params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
+    if options.flash_attention is not None:
+        params.flash_attn_type = int(options.flash_attention)
+    return params

@@ -1,0 +1,27 @@
+"""What the native library can refuse. The engine translates these; nothing else crosses the boundary.
+
+BindingError
+├── LoadError        the model or its context cannot be had: the engine cannot start
+├── AdapterError     one adapter file is refused: the engine goes on
+└── DecodeError      one pass failed: its sequences must be dropped or computed again
+"""
+
+
+class BindingError(Exception):
+    """Base of everything that binding raises on purpose."""
+
+
+class LoadError(BindingError):
+    """The message names the file and what llama.cpp said about it."""
+
+
+class AdapterError(BindingError):
+    """The message names the tensor or the metadata key that is wrong."""
+
+
+class DecodeError(BindingError):
+    """`status` is llama_decode's return value: 2 aborted, negative for an error."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"llama_decode returned {status}")
+        self.status = status

@@ -1,0 +1,139 @@
+"""The loaded library: its log, its devices, and where `struct ggml_tensor` keeps its first source.
+
+llama.cpp reports the reason of a failure only through its log, so every call that may fail runs inside
+`native_errors()`, which collects the error lines logged meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import llama_cpp.llama_cpp as native
+from llama_cpp import _ctypes_extensions
+
+LOG_WARN, LOG_ERROR, LOG_CONTINUED = 3, 4, 5
+DEVICE_GPU, DEVICE_INTEGRATED_GPU = 1, 2
+TENSOR_SCAN_BYTES = 400  # sizeof(struct ggml_tensor) is 336 today; `src` lies well inside
+
+ggml: Any = _ctypes_extensions.load_shared_library("ggml", Path(llama_cpp.__file__).parent / "lib")
+ggml_base: Any = _ctypes_extensions.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
+
+_collecting: list[list[str]] = []
+_quiet = 0
+_last_level = LOG_WARN
+
+
+def _on_log(level: int, text: bytes | None, _user: Any) -> None:
+    global _last_level  # noqa: PLW0603  a continued line has no level of its own; the log itself is global
+    _last_level = level = _last_level if level == LOG_CONTINUED else level
+    if level < LOG_WARN or text is None:
+        return
+    line = text.decode(errors="replace")
+    if level == LOG_ERROR:
+        for lines in _collecting:
+            lines.append(line.strip())
+    if not _quiet:
+        sys.stderr.write(line)
+
+
+_log_callback = native.llama_log_callback(_on_log)  # kept: llama.cpp holds only its address
+
+
+def start() -> None:
+    """Initialise llama.cpp once per process; its log goes to standard error, never to standard output."""
+    native.llama_log_set(_log_callback, ctypes.c_void_p(0))
+    native.llama_backend_init()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep llama.cpp's log to itself inside the block: for a failure that is wanted."""
+    global _quiet  # noqa: PLW0603  the log is global too
+    _quiet += 1
+    try:
+        yield
+    finally:
+        _quiet -= 1
+
+
+@contextmanager
+def native_errors() -> Iterator[list[str]]:
+    """Collect the error lines that llama.cpp logs inside the block."""
+    lines: list[str] = []
+    _collecting.append(lines)
+    try:
+        yield lines
+    finally:
+        _collecting.remove(lines)
+
+
+def explain(lines: list[str]) -> str:
+    """The collected lines as one sentence, without llama.cpp's function-name prefixes."""
+    told: list[str] = []
+    for line in lines:
+        head, separator, rest = line.partition(": ")
+        text = rest if separator and " " not in head else line
+        if text and text not in told:
+            told.append(text)
+    return "; ".join(told) or "llama.cpp gave no reason"
+
+
+class Device:
+    """One accelerator: its description and memory in bytes."""
+
+    def __init__(self, handle: int) -> None:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        ggml_base.ggml_backend_dev_memory(ctypes.c_void_p(handle), ctypes.byref(free), ctypes.byref(total))
+        ggml_base.ggml_backend_dev_description.restype = ctypes.c_char_p
+        text = ggml_base.ggml_backend_dev_description(ctypes.c_void_p(handle))
+        self.description = (text or b"GPU").decode(errors="replace")
+        self.free_bytes, self.total_bytes = free.value, total.value
+
+
+def gpu_devices() -> list[Device]:
+    """Accelerators that this build of llama.cpp can offload to."""
+    if not native.llama_supports_gpu_offload():
+        return []
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    handles = [ggml.ggml_backend_dev_get(ctypes.c_size_t(i)) for i in range(ggml.ggml_backend_dev_count())]
+    kinds = (DEVICE_GPU, DEVICE_INTEGRATED_GPU)
+    return [Device(h) for h in handles if ggml_base.ggml_backend_dev_type(ctypes.c_void_p(h)) in kinds]
+
+
+def tensor_name(tensor: int) -> str:
+    """Name of the `ggml_tensor` at an address."""
+    ggml_base.ggml_get_name.restype = ctypes.c_char_p
+    return (ggml_base.ggml_get_name(ctypes.c_void_p(tensor)) or b"").decode(errors="replace")
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+def first_source_offset() -> int:
+    """Byte offset of `src[0]` in `struct ggml_tensor`, found out instead of trusted.
+
+    Builds one product of two tensors with ggml's own functions and looks for the address of the first in it.
+    Raises: RuntimeError if it is not there.
+    """
+    for function in ("ggml_init", "ggml_new_tensor_2d", "ggml_mul_mat"):
+        getattr(ggml_base, function).restype = ctypes.c_void_p
+    context = ctypes.c_void_p(ggml_base.ggml_init(_InitParams(1 << 16, None, True)))
+    try:
+        one = ctypes.c_int64(1)
+        left, right = (ctypes.c_void_p(ggml_base.ggml_new_tensor_2d(context, 0, one, one)) for _ in "ab")
+        product = ggml_base.ggml_mul_mat(context, left, right)
+        words = ctypes.cast(product, ctypes.POINTER(ctypes.c_uint64))
+        for index in range(TENSOR_SCAN_BYTES // 8):
+            if words[index] == left.value and words[index + 1] == right.value:
+                return index * 8
+    finally:
+        ggml_base.ggml_free(context)
+    raise RuntimeError("this llama.cpp lays out struct ggml_tensor in an unknown way")

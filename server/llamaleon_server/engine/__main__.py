@@ -1,0 +1,33 @@
+"""`python -m llamaleon_server.engine '{"model_path": ...}'`: an engine on standard input and output."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import msgspec
+
+from llamaleon_server.engine.channel import claim_pipes
+from llamaleon_server.engine.protocol import EngineOptions, Fatal
+
+# llama.cpp's threads meet some hundred times in a pass. By default OpenMP lets them spin there, and where
+# another program wants the same cores each meeting lasts a time slice: 38 s became 0.3 s (2 cores, busy).
+OPENMP_WAITING = ("OMP_WAIT_POLICY", "passive")
+
+
+def main() -> int:
+    # Both before llama.cpp is loaded: it may print, and OpenMP reads its environment only once.
+    channel = claim_pipes()
+    os.environ.setdefault(*OPENMP_WAITING)
+    try:
+        options = msgspec.json.decode(sys.argv[1] if len(sys.argv) == 2 else "", type=EngineOptions)
+    except msgspec.MsgspecError as error:
+        channel.send(Fatal(f"The engine takes its options as one JSON argument: {error}"))
+        return 2
+    from llamaleon_server.engine.process import run
+
+    return run(options, channel)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""One running request: everything about it that changes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from llamaleon_server.binding.sampler import Sampler
+from llamaleon_server.engine.protocol import AdapterUse, Finish, Generate, Timings, TokenLogprob
+from llamaleon_server.engine.text import TextCutter
+
+AdapterSet = tuple[AdapterUse, ...]
+
+
+class State(Enum):
+    WAITING = auto()  # in the queue, no cells; also after having been put back
+    RUNNING = auto()  # has a sequence number; takes part in steps
+    FINISHED = auto()  # ended, failed or cancelled
+
+
+def adapter_set(uses: tuple[AdapterUse, ...]) -> AdapterSet:
+    """The canonical form of a request's adapters: by key, weights of one key added up, no zero weights."""
+    weights: dict[str, float] = {}
+    for use in uses:
+        weights[use.key] = weights.get(use.key, 0.0) + use.weight
+    return tuple(AdapterUse(key, weight) for key, weight in sorted(weights.items()) if weight != 0.0)
+
+
+class Sequence:
+    """`tokens` are the prompt and what was generated; the first `computed` of them are in the KV cache."""
+
+    def __init__(self, request: Generate, prompt: list[int], context_tokens: int) -> None:
+        self.request = request
+        self.adapters = adapter_set(request.adapters)
+        self.state = State.WAITING
+        self.tokens = list(prompt)
+        self.prompt_tokens = len(prompt)
+        room = context_tokens - len(prompt)
+        self.max_new = room if request.max_tokens is None else min(request.max_tokens, room)
+        self.slot: int | None = None
+        self.computed = 0
+        self.cached_tokens: int | None = None  # of the first admission; None before it
+        self.sampler: Sampler | None = None
+        self.output = Output(request.stop)
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs_sent = request.prompt_logprobs is None
+        self.arrived = time.monotonic()
+        self.admitted: float | None = None
+        self.first_token: float | None = None
+
+    @property
+    def id(self) -> int:
+        return self.request.id
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def remaining(self) -> int:
+        """Tokens still to be computed before the next one can be drawn."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.remaining == 1 and self.generated > 0
+
+    @property
+    def reusable_tokens(self) -> int:
+        """How much of a cached prefix may be used: the last token's logits are always needed."""
+        if not self.request.cache_prompt or self.request.prompt_logprobs is not None:
+            return 0
+        return len(self.tokens) - 1
+
+    def finish(self, reason: str) -> Finish:
+        now = time.monotonic()
+        admitted = self.admitted or now
+        first = self.first_token or now
+        return Finish(
+            reason=reason,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens or 0,
+            completion_tokens=self.generated,
+            timings=Timings(
+                queue_s=admitted - self.arrived, prefill_s=first - admitted, decode_s=now - first
+            ),
+            stop_string=self.output.stop_string,
+        )
+
+    def put_back(self) -> None:
+        """Its cells are gone; what was generated stays."""
+        self.slot, self.computed, self.state = None, 0, State.WAITING
+        if not self.prompt_logprobs_sent:
+            self.prompt_logprobs.clear()
+
+    def end(self) -> None:
+        """Free what is not Python's. The sequence number is the scheduler's to give back."""
+        self.state = State.FINISHED
+        if self.sampler is not None:
+            self.sampler.close()
+            self.sampler = None
+
+
+class Output:
+    """Generated tokens on their way out: each leaves with the text that its bytes became."""
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self._cutter = TextCutter(stop)
+        self._held: deque[_Piece] = deque()
+        self._bytes = 0
+
+    @property
+    def stop_string(self) -> str | None:
+        return self._cutter.stop_string
+
+    def push(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> str:
+        """Take a token; the text that became certain."""
+        begin, self._bytes = self._bytes, self._bytes + len(piece)
+        self._held.append(_Piece(token, logprob, begin, self._bytes))
+        return self._cutter.push(piece)
+
+    def finish(self) -> str:
+        return self._cutter.finish()
+
+    def release(self) -> tuple[list[int], list[TokenLogprob]]:
+        """Tokens whose bytes are all certain, or at a stop string those that began before it."""
+        certain, cut = self._cutter.certain_bytes, self.stop_string is not None
+        tokens, logprobs = [], []
+        while self._held and (self._held[0].end <= certain or (cut and self._held[0].begin < certain)):
+            piece = self._held.popleft()
+            tokens.append(piece.token)
+            if piece.logprob is not None:
+                logprobs.append(piece.logprob)
+        return tokens, logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A token and where its bytes lie among all that was generated."""
+
+    token: int
+    logprob: TokenLogprob | None
+    begin: int
+    end: int
