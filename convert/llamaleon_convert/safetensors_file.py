@@ -1,0 +1,124 @@
+"""Reads a safetensors file one tensor at a time, bfloat16 included, which numpy has not.
+
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llamaleon_convert.errors import ConvertError, Refused
+from llamaleon_convert.header import LFS_PREFIX
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+Weights = npt.NDArray[np.floating[Any]]  # float32 or float16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor. `begin` is from the start of the file; `shape` is row-major."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    nbytes: int
+
+
+class SafetensorsFile:
+    """The table of a safetensors file; `read` fetches one tensor at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises: ConvertError if the file is missing, truncated, or a Git LFS pointer."""
+        self.path = path
+        try:
+            self.entries = self._parse()
+        except OSError as error:
+            raise ConvertError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+    def read(self, name: str) -> Weights:
+        """A tensor as float16 if it is stored so, else as float32.
+
+        Raises: Refused if a value is NaN or infinite, or if the type is not a floating-point one.
+        """
+        entry = self.entries[name]
+        if entry.dtype not in ITEM_BYTES:
+            raise Refused(
+                f"{self.path}: tensor {name!r} is {entry.dtype}; LoRA weights must be F32, F16, BF16 or F64. "
+                "Save the adapter again without quantisation."
+            )
+        with self.path.open("rb") as file:
+            file.seek(entry.begin)
+            raw = file.read(entry.nbytes)
+        if len(raw) != entry.nbytes:
+            raise ConvertError(f"{self.path}: the file became shorter while it was being read.")
+        values = _decode(raw, entry.dtype).reshape(entry.shape)
+        if not np.isfinite(values).all():
+            bad = int(np.count_nonzero(~np.isfinite(values)))
+            raise Refused(
+                f"{self.path}: tensor {name!r} holds {bad} NaN or infinite values: the training diverged. "
+                "Take an earlier checkpoint, or train again with a lower learning rate."
+            )
+        return values
+
+    def _parse(self) -> dict[str, Entry]:
+        with self.path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(8)
+            if head + file.read(len(LFS_PREFIX) - 8) == LFS_PREFIX:
+                raise ConvertError(
+                    f"{self.path}: a Git LFS pointer, not the weights. Fetch them with `git lfs pull`, "
+                    "or download the file from its page."
+                )
+            length = int.from_bytes(head, "little")
+            if len(head) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+                raise ConvertError(f"{self.path}: truncated or not a safetensors file. Download it again.")
+            file.seek(8)
+            table = self._table(file.read(length))
+        return {name: self._entry(name, row, 8 + length, size) for name, row in table.items()}
+
+    def _table(self, raw: bytes) -> dict[str, Any]:
+        try:
+            table = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ConvertError(f"{self.path}: not a safetensors file: its header is not JSON.") from error
+        if not isinstance(table, dict):
+            raise ConvertError(f"{self.path}: not a safetensors file: its header is not a JSON object.")
+        table.pop("__metadata__", None)
+        return table
+
+    def _entry(self, name: str, row: Any, data_begin: int, size: int) -> Entry:
+        match row:
+            case {"dtype": str(dtype), "shape": [*extents], "data_offsets": [int(begin), int(end)]} if all(
+                isinstance(extent, int) and extent >= 0 for extent in extents
+            ):
+                shape = tuple(extents)
+            case _:
+                raise ConvertError(f"{self.path}: the header's row of tensor {name!r} is damaged.")
+        nbytes = end - begin
+        fits = dtype not in ITEM_BYTES or nbytes == math.prod(shape) * ITEM_BYTES[dtype]
+        if begin < 0 or nbytes < 0 or not fits:
+            raise ConvertError(f"{self.path}: the header's offsets of tensor {name!r} do not fit its shape.")
+        if data_begin + end > size:
+            raise ConvertError(
+                f"{self.path}: truncated: tensor {name!r} ends at byte {data_begin + end}, the file has "
+                f"{size}. Download it again."
+            )
+        return Entry(dtype, shape, data_begin + begin, nbytes)
+
+
+def _decode(raw: bytes, dtype: str) -> Weights:
+    if dtype == "BF16":  # the upper half of a float32
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "F64":
+        return np.frombuffer(raw, "<f8").astype(np.float32)
+    return np.frombuffer(raw, "<f2" if dtype == "F16" else "<f4")

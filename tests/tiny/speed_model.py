@@ -1,0 +1,122 @@
+"""A random model of a real one's shape, for measuring speed: written in seconds, says nothing sensible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.tiny import vocabulary
+
+BLOCK = 32  # elements of a block of either type: a 16-bit scale, then signed bytes or unsigned half bytes
+BLOCK_BYTES = {"Q8_0": 2 + BLOCK, "Q4_0": 2 + BLOCK // 2}
+DEVIATION = {"Q8_0": 74.0, "Q4_0": 4.6}  # of evenly spread stored values
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Qwen2's dimensions; the defaults are those of its 0.5 B model."""
+
+    hidden: int = 896
+    layers: int = 24
+    ffn: int = 4864
+    heads: int = 14
+    kv_heads: int = 2
+    vocabulary: int = 151_936
+    context: int = 32_768
+    quantization: str = "Q8_0"
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Name to (n_out, n_in) of every linear layer of a block."""
+        kv = self.hidden // self.heads * self.kv_heads
+        return {
+            "attn_q": (self.hidden, self.hidden),
+            "attn_k": (kv, self.hidden),
+            "attn_v": (kv, self.hidden),
+            "attn_output": (self.hidden, self.hidden),
+            "ffn_gate": (self.ffn, self.hidden),
+            "ffn_up": (self.ffn, self.hidden),
+            "ffn_down": (self.hidden, self.ffn),
+        }
+
+
+HALF_BILLION = Shape()
+SMALL = Shape(hidden=256, layers=4, ffn=768, heads=4, kv_heads=2, vocabulary=8192, context=4096)
+
+
+def speed_model(path: Path, shape: Shape = HALF_BILLION, *, seed: int = 0) -> Path:
+    """A Qwen2 GGUF with random weights of the usual size; half a gigabyte by default."""
+    rng = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_rope_freq_base(1e6)
+    writer.add_layer_norm_rms_eps(1e-6)
+    _add_vocabulary(writer, shape.vocabulary)
+    _add_random(writer, "token_embd", (shape.vocabulary, shape.hidden), shape, rng)
+    writer.add_tensor("output_norm.weight", np.ones(shape.hidden, np.float32))
+    for block in range(shape.layers):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{block}.{norm}.weight", np.ones(shape.hidden, np.float32))
+        for name, size in shape.linears().items():
+            _add_random(writer, f"blk.{block}.{name}", size, shape, rng)
+            if name in ("attn_q", "attn_k", "attn_v"):
+                writer.add_tensor(f"blk.{block}.{name}.bias", np.zeros(size[0], np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def speed_lora(path: Path, shape: Shape = HALF_BILLION, *, rank: int = 16, seed: int = 1) -> Path:
+    """A random F16 LoRA on every linear layer of such a model."""
+    rng = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    for block in range(shape.layers):
+        for name, (n_out, n_in) in shape.linears().items():
+            a = rng.standard_normal((rank, n_in), np.float32) * n_in**-0.5
+            b = rng.standard_normal((n_out, rank), np.float32) * 0.3 * rank**-0.5
+            writer.add_tensor(f"blk.{block}.{name}.weight.lora_a", a.astype(np.float16))
+            writer.add_tensor(f"blk.{block}.{name}.weight.lora_b", b.astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
+    """Every byte, so that any text can be a prompt, and as many made-up words as the shape asks for."""
+    known = vocabulary.tokens()
+    tokens = known + [f"word{number}" for number in range(size - len(known))]
+    control = [vocabulary.is_control(token) for token in tokens]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if c else gguf.TokenType.NORMAL for c in control])
+    writer.add_token_merges([" ".join(pair) for pair in vocabulary.merges()])
+    writer.add_eos_token_id(vocabulary.END_OF_TURN)
+    writer.add_chat_template(vocabulary.CHATML)
+
+
+def _add_random(
+    writer: gguf.GGUFWriter, name: str, size: tuple[int, int], shape: Shape, rng: np.random.Generator
+) -> None:
+    """Blocks made directly: quantising half a billion floats would take a minute."""
+    n_out, n_in = size
+    kind = shape.quantization
+    blocks: NDArray[np.uint8] = rng.integers(0, 256, (n_out, n_in // BLOCK, BLOCK_BYTES[kind]), np.uint8)
+    scale = n_in**-0.5 / DEVIATION[kind]
+    blocks[:, :, :2] = np.array([scale], np.float16).view(np.uint8)
+    writer.add_tensor(f"{name}.weight", blocks.reshape(n_out, -1), raw_dtype=gguf.GGMLQuantizationType[kind])
