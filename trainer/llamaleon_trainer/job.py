@@ -10,7 +10,8 @@ The server writes everything above the line, the trainer everything below it:
     -------------------------------------------------------------------------------
     trainer.lock              held (flock) by the running trainer; holds its pid
     events.jsonl              one Event a line, append-only, flushed each line
-    checkpoints/step-N/       PEFT directory plus optimizer, scheduler and RNG state; complete once renamed
+    checkpoints/step-N/       PEFT directory plus optimizer and RNG state; complete once renamed; the newest
+                              three and the one with the lowest held-out loss are kept
     adapter/                  the final PEFT directory
     probe.adapter.npz         the trained model's logits on the probe, same layout as probe.base.npz
     trainer.log               standard error of the process
@@ -81,7 +82,11 @@ class Event(Struct, frozen=True, omit_defaults=True):
     warning       message
     finished      steps, trained_tokens, seconds, adapter   (path)
     cancelled     step
-    failed        code, message    (code: base_mismatch, base_unsupported, out_of_memory, bad_job, internal)
+    failed        code, message    (code: base_mismatch, base_unsupported, out_of_memory, bad_job, diverged,
+                  internal)
+
+    A trainer killed and started again goes on from its newest checkpoint: `started` comes again with
+    `resumed_from_step`, and `step` and `eval` events come again for the steps after it. The later one holds.
     """
 
     type: str

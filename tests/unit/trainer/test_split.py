@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamaleon_trainer.rows import DataRow
+from llamaleon_trainer.split import split
+
+
+def rows(texts: list[str]) -> list[DataRow]:
+    return [DataRow(line=line, text=text) for line, text in enumerate(texts, start=1)]
+
+
+def test_holds_out_the_fraction_asked_for() -> None:
+    train, held_out = split(rows([str(n) for n in range(200)]), 0.1, seed=1)
+    assert (len(train), len(held_out)) == (180, 20)
+    assert [row.line for row in train] == sorted(row.line for row in train)
+
+
+def test_depends_on_seed_and_content_but_not_on_order() -> None:
+    texts = [str(n) for n in range(50)]
+    held = {row.text for row in split(rows(texts), 0.2, seed=3)[1]}
+    assert held == {row.text for row in split(rows(texts[::-1]), 0.2, seed=3)[1]}
+    assert held != {row.text for row in split(rows(texts), 0.2, seed=4)[1]}
+
+
+def test_nothing_held_out() -> None:
+    assert split(rows(["a"]), 0.0) == (rows(["a"]), [])
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=2), st.floats(0.01, 0.99), st.integers(0, 9))
+def test_identical_rows_go_together(texts: list[str], fraction: float, seed: int) -> None:
+    if len(set(texts)) < 2:
+        with pytest.raises(ValueError, match="at least two different rows"):
+            split(rows(texts), fraction, seed)
+        return
+    train, held_out = split(rows(texts), fraction, seed)
+    assert train
+    assert held_out
+    assert not {row.text for row in train} & {row.text for row in held_out}
+    assert sorted(row.line for row in train + held_out) == list(range(1, len(texts) + 1))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_fraction_out_of_range(fraction: float) -> None:
+    with pytest.raises(ValueError, match="held-out fraction must be"):
+        split(rows(["a", "b"]), fraction)

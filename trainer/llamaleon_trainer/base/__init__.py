@@ -1,0 +1,1 @@
+"""The frozen base model, loaded exactly as it is served."""
