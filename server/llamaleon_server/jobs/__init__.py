@@ -1,1 +1,1 @@
-"""Fine-tuning jobs: queue, sidecar supervision, conversion, proof, evaluation, deployment."""
+"""Fine-tuning: the queue, the training sidecar under supervision, and the way to a served name."""

@@ -1,1 +1,1 @@
-"""Names, versions, files and blobs: SQLite is the truth."""
+"""The truth about names: bases, adapters, versions, files, jobs and events, in SQLite and blobs beside it."""

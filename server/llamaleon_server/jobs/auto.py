@@ -1,0 +1,92 @@
+"""What "auto" means: hyperparameters from the size of the data set and of the model.
+
+batch_size                about rows / 64, as a power of two from 1 to 16
+n_epochs                  about 150 optimizer steps, from 2 to 20 epochs: few rows are seen several times
+learning_rate_multiplier  of 2e-4: 1 from a billion parameters on, 2.5 from 100 million, 10 below
+                          (the smaller the model, the larger the steps that LoRA needs)
+lora_r, lora_alpha        16, and twice the rank
+max_sequence_tokens       2048, or the model's own context if that is shorter
+held_out_fraction         0.1 (at least one row)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DEFAULT_LEARNING_RATE = 2e-4
+WANTED_STEPS = 150
+DEFAULT_SEQUENCE_TOKENS = 2048
+
+# Mean KL per token (nats) up to which trainer and engine count as the same model. The targets are 1e-6 on
+# F32 and 1e-4 on F16; quantised weights are multiplied in lower precision by the engine (2e-4 to 2e-3 was
+# measured on Q8_0 and Q4_K_M). The gates leave a factor of ten for unlucky prompts: a wrong adapter is off
+# by 0.1 and more.
+PARITY_GATES = {"F32": 1e-5, "F16": 1e-3, "BF16": 1e-3}
+PARITY_GATE_QUANTISED = 2e-2
+PRECISE_KV_TYPES = {"f32", "f16", "bf16"}
+
+
+def parity_gate(weight_type: str, kv_type: str) -> float:
+    """Mean KL per token (nats) above which an adapter is not deployed."""
+    if kv_type not in PRECISE_KV_TYPES:
+        return PARITY_GATE_QUANTISED
+    return PARITY_GATES.get(weight_type, PARITY_GATE_QUANTISED)
+
+
+def max_sequence_tokens(requested: dict[str, Any], context_tokens: int) -> int:
+    """`context_tokens`: the longest sequence that the resident base serves."""
+    given = _given(requested, "max_sequence_tokens")
+    return min(DEFAULT_SEQUENCE_TOKENS, context_tokens) if given is None else int(given)
+
+
+def held_out_fraction(requested: dict[str, Any]) -> float:
+    return float(_given(requested, "held_out_fraction") or 0.1)
+
+
+def resolve(requested: dict[str, Any], *, rows: int, parameters: int, context_tokens: int) -> dict[str, Any]:
+    """Every hyperparameter as a number. `rows` are those trained on, `parameters` those of the base.
+
+    >>> resolve({}, rows=300, parameters=7_000_000_000, context_tokens=4096)["n_epochs"]
+    4
+    """
+    batch_size = int(_given(requested, "batch_size") or _batch_size(rows))
+    learning_rate = _given(requested, "learning_rate")
+    multiplier = _given(requested, "learning_rate_multiplier")
+    if learning_rate is None:
+        multiplier = _multiplier(parameters) if multiplier is None else multiplier
+        learning_rate = DEFAULT_LEARNING_RATE * multiplier
+    else:
+        multiplier = learning_rate / DEFAULT_LEARNING_RATE
+    rank = int(_given(requested, "lora_r") or 16)
+    return {
+        "n_epochs": int(_given(requested, "n_epochs") or _epochs(rows, batch_size)),
+        "batch_size": batch_size,
+        "learning_rate_multiplier": float(f"{multiplier:.6g}"),
+        "learning_rate": float(f"{learning_rate:.6g}"),
+        "lora_r": rank,
+        "lora_alpha": float(_given(requested, "lora_alpha") or 2 * rank),
+        "lora_dropout": float(_given(requested, "lora_dropout") or 0.0),
+        "max_sequence_tokens": max_sequence_tokens(requested, context_tokens),
+        "held_out_fraction": held_out_fraction(requested),
+    }
+
+
+def _given(requested: dict[str, Any], key: str) -> Any:
+    value = requested.get(key)
+    return None if value == "auto" else value
+
+
+def _batch_size(rows: int) -> int:
+    exponent = round(math.log2(max(rows, 1) / 64))
+    return 1 << min(4, max(0, exponent))
+
+
+def _epochs(rows: int, batch_size: int) -> int:
+    return min(20, max(2, round(WANTED_STEPS * batch_size / max(rows, 1))))
+
+
+def _multiplier(parameters: int) -> float:
+    if parameters >= 1_000_000_000:
+        return 1.0
+    return 2.5 if parameters >= 100_000_000 else 10.0

@@ -1,0 +1,134 @@
+"""From the trainer's directory to a served name: convert, prove, evaluate, deploy or refuse.
+
+Every stage may be repeated: it looks first whether its result is already recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llamaleon_convert.errors import ConvertError
+from llamaleon_convert.manifest import Manifest
+from llamaleon_server.engine.protocol import AdapterUse
+from llamaleon_server.errors import NotFound
+from llamaleon_server.jobs.auto import parity_gate
+from llamaleon_server.jobs.evaluate import evaluate
+from llamaleon_server.jobs.failure import JobFailed
+from llamaleon_server.jobs.prepare import read_evaluation_rows
+from llamaleon_server.registry.jobstore import JobRecord
+from llamaleon_server.registry.records import AdapterVersion, Base, Target
+from llamaleon_server.registry.registry import Registry
+from llamaleon_server.residents.residents import Residents
+
+PROBE = "probe.json"
+PROBE_BASE = "probe.base.npz"
+PROBE_TRAINED = "probe.adapter.npz"
+PROBE_SERVED = "probe.served.npz"
+
+
+async def dump_probe(
+    residents: Residents, base: Base, directory: Path, name: str, version: AdapterVersion | None = None
+) -> None:
+    """The served logits on the probe, as `name`; whole or not at all."""
+    probe = msgspec.json.decode((directory / PROBE).read_bytes(), type=list[list[int]])
+    temporary = directory / f".tmp-{name}"
+    async with residents.lease(base) as engine:
+        uses: tuple[AdapterUse, ...] = ()
+        if version is not None:
+            await engine.load_adapter(version.key, version.path)
+            uses = (AdapterUse(version.key),)
+        await engine.dump_logits(probe, uses, temporary)
+    temporary.replace(directory / name)
+
+
+class Finisher:
+    def __init__(self, registry: Registry, residents: Residents, base: Base, kv_type: str) -> None:
+        self._registry = registry
+        self._residents = residents
+        self._base = base
+        self._gate = parity_gate(base.weight_type, kv_type)
+
+    async def convert(self, record: JobRecord, peft: Path, name: str, ft_name: str) -> AdapterVersion:
+        """The PEFT directory as a registered, not yet deployed version.
+
+        Raises:
+            JobFailed: GGUF cannot express it.
+        """
+        known = self._registry.by_ft_name(ft_name)
+        if known is not None:
+            return known
+        return await asyncio.to_thread(self._convert, record, peft, name, ft_name)
+
+    def _convert(self, record: JobRecord, peft: Path, name: str, ft_name: str) -> AdapterVersion:
+        from llamaleon_convert import convert
+
+        out = self._registry.jobs.directory(record.id) / f"{ft_name.rpartition(':')[2]}.gguf"
+        try:
+            manifest = convert(peft, self._base.path, out)
+        except ConvertError as error:
+            raise JobFailed("conversion_failed", f"The adapter cannot be converted: {error}") from error
+        training = {"job": record.id, "training_file": record.training_file, **record.resolved}
+        manifest = msgspec.structs.replace(
+            manifest, source="trained", base_name=self._base.name, training=training
+        )
+        version = self._registry.add_adapter(
+            self._base, name, out, manifest, deploy=False, ft_name=ft_name, peft_dir=peft, owned=True
+        )
+        out.unlink(missing_ok=True)
+        return version
+
+    async def prove(self, record: JobRecord, version: AdapterVersion) -> dict[str, Any]:
+        """The served adapter against the trained one on the probe: `Parity` as a dict, with the `gate`."""
+        from llamaleon_trainer.parity import compare_files  # numpy: not while the API only serves
+
+        directory = self._registry.jobs.directory(record.id)
+        await dump_probe(self._residents, self._base, directory, PROBE_SERVED, version)
+        try:
+            parity = await asyncio.to_thread(
+                compare_files, directory / PROBE_SERVED, directory / PROBE_TRAINED
+            )
+        except (ValueError, OSError) as error:
+            raise JobFailed("parity_failed", f"Trainer and engine cannot be compared: {error}") from error
+        return {**msgspec.structs.asdict(parity), "gate": self._gate}
+
+    async def evaluate(self, record: JobRecord, version: AdapterVersion) -> dict[str, Any]:
+        rows = await asyncio.to_thread(read_evaluation_rows, self._registry.jobs.directory(record.id))
+        bare = Target(requested=self._base.name, base=self._base)
+        adapted = Target(requested=version.model, base=self._base, adapters=((version, 1.0),))
+        before = await evaluate(self._residents, bare, rows)
+        after = await evaluate(self._residents, adapted, rows)
+        return {"base": before, "adapter": after, "rows": len(rows)}
+
+
+def refusal(parity: dict[str, Any], evaluation: dict[str, Any]) -> JobFailed | None:
+    """Why the adapter must not be deployed, if so."""
+    if not parity["mean_kl"] <= parity["gate"]:
+        return JobFailed(
+            "parity_failed",
+            f"The served adapter does not compute what was trained: mean KL {parity['mean_kl']:.3g} per "
+            f"token, more than {parity['gate']:.3g}.",
+        )
+    before, after = evaluation["base"]["loss"], evaluation["adapter"]["loss"]
+    if before is not None and after is not None and not after <= before:
+        return JobFailed(
+            "worse_than_base",
+            f"On held-out rows the adapter is worse than the base: loss {after:.4f} against {before:.4f}.",
+        )
+    return None
+
+
+def final_manifest(version: AdapterVersion, record: JobRecord) -> Manifest:
+    evaluation = {"parity": record.parity, **record.evaluation}
+    return msgspec.structs.replace(version.manifest, evaluation=evaluation)
+
+
+def base_of(registry: Registry, record: JobRecord) -> Base:
+    """Raises: JobFailed if the base is gone."""
+    try:
+        return registry.resolve(record.base).base
+    except NotFound as error:
+        raise JobFailed("base_missing", error.message, "model") from error

@@ -1,0 +1,61 @@
+"""Result files: the metrics of every step as CSV, and the evaluation as JSON."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+
+import msgspec
+
+from llamaleon_server.registry.files import RESULTS
+from llamaleon_server.registry.jobstore import JobRecord
+from llamaleon_server.registry.registry import Registry
+
+COLUMNS = {
+    "step": "step",
+    "train_loss": "train_loss",
+    "train_accuracy": "train_accuracy",
+    "valid_loss": "valid_loss",
+    "valid_accuracy": "valid_mean_token_accuracy",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "tokens_per_s": "tokens_per_s",
+}
+
+
+def step_metrics(registry: Registry, job_id: str) -> str:
+    """One line a step; the held-out figures stand in the line of the step they were taken after."""
+    steps: dict[int, dict[str, object]] = {}
+    for event in registry.jobs.all_events(job_id, type="metrics"):
+        row = steps.setdefault(int(event.data["step"]), {})
+        row.update({name: event.data[key] for key, name in COLUMNS.items() if key in event.data})
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(COLUMNS.values()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(steps[step] for step in sorted(steps))
+    return out.getvalue()
+
+
+def write_results(registry: Registry, record: JobRecord, ft_name: str) -> list[str]:
+    """Ids of the files. They follow from the job: writing again after a crash replaces the files. Blocks."""
+    report = {
+        "job": record.id,
+        "base": record.base,
+        "fine_tuned_model": ft_name,
+        "hyperparameters": record.resolved,
+        "parity": record.parity,
+        "evaluation": record.evaluation,
+    }
+    contents = {
+        "step_metrics.csv": step_metrics(registry, record.id).encode(),
+        "evaluation.json": msgspec.json.format(msgspec.json.encode(report)),
+    }
+    return [
+        registry.files.put(name, RESULTS, data, file_id=_file_id(record.id, name)).id
+        for name, data in contents.items()
+    ]
+
+
+def _file_id(job_id: str, name: str) -> str:
+    return f"file-{hashlib.sha256(f'{job_id}/{name}'.encode()).hexdigest()[:24]}"

@@ -1,0 +1,193 @@
+"""Adapter versions: immutable content under `adapters/NAME/VERSION/`, and the state of each."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from llamaleon_convert.manifest import Manifest
+from llamaleon_server.errors import AdapterRefused
+from llamaleon_server.registry import blobs
+from llamaleon_server.registry.db import Database
+from llamaleon_server.registry.records import DEPLOYED, FAILED, REGISTERED, RETIRED, AdapterVersion
+
+GGUF = "adapter.gguf"
+MANIFEST = "manifest.json"
+PEFT = "peft"
+INCOMING = ".incoming-"  # folders of what is being taken in
+
+
+class AdapterStore:
+    def __init__(self, db: Database, folder: Path) -> None:
+        self._db = db
+        self._folder = folder
+        self._adding = threading.Lock()  # a version number is taken from its choice until its record
+
+    def sweep(self) -> None:
+        for left_over in self._folder.glob(f"{INCOMING}*"):
+            blobs.remove_tree(left_over)
+
+    def add(
+        self,
+        base: str,
+        name: str,
+        gguf: Path,
+        manifest: Manifest,
+        *,
+        state: str = REGISTERED,
+        ft_name: str | None = None,
+        peft_dir: Path | None = None,
+        owned: bool = False,
+        also: Callable[[AdapterVersion], None] | None = None,
+    ) -> AdapterVersion:
+        """Bring the content in, then record it; `also` is recorded in the same transaction.
+
+        It is copied, or moved if it is `owned`: a file in this home that nobody else can write to.
+
+        Raises:
+            StorageFull: nothing was recorded.
+            AdapterRefused: the file changed since its manifest was made.
+        """
+        with self._adding:
+            version = self._next_version(name)
+            final = self._folder / name / str(version)
+            with blobs.new_directory(final, f"adapter {name}@{version}") as building:
+                if owned:
+                    blobs.move_synced(gguf, building / GGUF)
+                elif blobs.copy_synced(gguf, building / GGUF) != manifest.sha256:
+                    raise AdapterRefused(f"{gguf} changed while it was being read: try again.")
+                blobs.write_synced(building / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+                if peft_dir is not None:
+                    blobs.copy_peft_synced(peft_dir, building / PEFT)
+            with self._db.transaction():
+                self._insert(base, name, version, manifest, state=state, ft_name=ft_name)
+                added = self.version(name, version)
+                assert added is not None  # inserted above
+                if also is not None:
+                    also(added)
+        return added
+
+    def _insert(
+        self, base: str, name: str, version: int, manifest: Manifest, *, state: str, ft_name: str | None
+    ) -> None:
+        self._db.execute(
+            "INSERT INTO adapters (name, version, base, key, state, ft_name, manifest, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            name,
+            version,
+            base,
+            manifest.sha256,
+            state,
+            ft_name,
+            msgspec.json.encode(manifest).decode(),
+            int(time.time()),
+        )
+
+    def _next_version(self, name: str) -> int:
+        row = self._db.row("SELECT COALESCE(MAX(version), 0) AS last FROM adapters WHERE name = ?", name)
+        assert row is not None  # an aggregate always has a row
+        return int(row["last"]) + 1
+
+    def set_state(self, version: AdapterVersion, state: str, reason: str | None = None) -> AdapterVersion:
+        changed = self._db.execute(
+            "UPDATE adapters SET state = ?, reason = ? WHERE name = ? AND version = ? AND state != ?",
+            state,
+            reason,
+            version.adapter,
+            version.version,
+            RETIRED,
+        ).rowcount
+        if not changed:
+            raise ValueError(
+                f"{version.adapter}@{version.version} is retired: a retired version never comes back"
+            )
+        return msgspec.structs.replace(version, state=state, reason=reason)
+
+    def set_manifest(self, version: AdapterVersion, manifest: Manifest) -> AdapterVersion:
+        """What is learnt about a version later (its evaluation); the content and its key stay."""
+        if manifest.sha256 != version.key:
+            raise ValueError("a manifest cannot change the content of a version")
+        encoded = msgspec.json.encode(manifest)
+        with blobs.disk_errors(f"the manifest of {version.adapter}@{version.version}"):
+            beside = version.directory / f".{MANIFEST}.tmp"
+            blobs.write_synced(beside, msgspec.json.format(encoded))
+            beside.replace(version.directory / MANIFEST)
+        self._db.execute(
+            "UPDATE adapters SET manifest = ? WHERE name = ? AND version = ?",
+            encoded.decode(),
+            version.adapter,
+            version.version,
+        )
+        return msgspec.structs.replace(version, manifest=manifest)
+
+    def retire(
+        self, versions: Sequence[AdapterVersion], also: Callable[[], None] | None = None
+    ) -> list[AdapterVersion]:
+        """Take them out of service for good and remove their files; running streams keep what they mapped.
+
+        `also` runs in the transaction that records it.
+        """
+        with self._db.transaction():
+            retired = [self.set_state(version, RETIRED) for version in versions]
+            if also is not None:
+                also()
+        for version in retired:
+            blobs.remove_tree(version.directory)
+        return retired
+
+    def latest(self, base: str, name: str) -> AdapterVersion | None:
+        return self._one(
+            "base = ? AND name = ? AND state = ? ORDER BY version DESC LIMIT 1", base, name, DEPLOYED
+        )
+
+    def version(self, name: str, version: int) -> AdapterVersion | None:
+        return self._one("name = ? AND version = ?", name, version)
+
+    def by_ft_name(self, ft_name: str) -> AdapterVersion | None:
+        return self._one("ft_name = ?", ft_name)
+
+    def servable(self, base: str | None = None, name: str | None = None) -> list[AdapterVersion]:
+        """Registered and deployed versions, oldest name first, then by version."""
+        rows = self._db.rows(
+            "SELECT a.*, (SELECT MIN(id) FROM adapters f WHERE f.name = a.name AND f.base = a.base) AS first "
+            "FROM adapters a WHERE state IN (?, ?) AND (? IS NULL OR base = ?) AND (? IS NULL OR name = ?) "
+            "ORDER BY first, version",
+            REGISTERED,
+            DEPLOYED,
+            base,
+            base,
+            name,
+            name,
+        )
+        return [self._record(row) for row in rows]
+
+    def all(self) -> list[AdapterVersion]:
+        """Every version not retired, failed ones with their reason."""
+        rows = self._db.rows("SELECT * FROM adapters WHERE state != ? ORDER BY id", RETIRED)
+        return [self._record(row) for row in rows]
+
+    def fail(self, version: AdapterVersion, reason: str) -> AdapterVersion:
+        return self.set_state(version, FAILED, reason)
+
+    def _one(self, where: str, *values: object) -> AdapterVersion | None:
+        row = self._db.row(f"SELECT * FROM adapters WHERE {where}", *values)
+        return None if row is None else self._record(row)
+
+    def _record(self, row: sqlite3.Row) -> AdapterVersion:
+        return AdapterVersion(
+            adapter=row["name"],
+            base=row["base"],
+            version=row["version"],
+            key=row["key"],
+            path=self._folder / row["name"] / str(row["version"]) / GGUF,
+            state=row["state"],
+            created=row["created"],
+            ft_name=row["ft_name"],
+            manifest=msgspec.json.decode(row["manifest"], type=Manifest),
+            reason=row["reason"],
+        )

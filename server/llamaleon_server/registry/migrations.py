@@ -1,0 +1,85 @@
+"""Numbered, append-only changes of the database. Never edit one that was released: add another."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[str, ...] = (
+    # 1: bases, adapters and what watched files became
+    """
+    CREATE TABLE gguf_files (
+        path        TEXT PRIMARY KEY,
+        bytes       INTEGER NOT NULL,
+        mtime_ns    INTEGER NOT NULL,
+        facts       TEXT NOT NULL               -- JSON of records.BaseFacts: fingerprint and header
+    );
+    CREATE TABLE bases (
+        name        TEXT PRIMARY KEY,
+        path        TEXT NOT NULL,
+        created     INTEGER NOT NULL            -- seconds since the epoch
+    );
+    CREATE TABLE adapters (
+        id          INTEGER PRIMARY KEY AUTOINCREMENT,
+        name        TEXT NOT NULL,
+        version     INTEGER NOT NULL,           -- counts per name, over all bases: adapters/NAME/VERSION/
+        base        TEXT NOT NULL,              -- kept when a base is removed: it may come back
+        key         TEXT NOT NULL,              -- sha256 of adapter.gguf
+        state       TEXT NOT NULL CHECK (state IN ('registered', 'deployed', 'retired', 'failed')),
+        reason      TEXT,
+        ft_name     TEXT,
+        manifest    TEXT NOT NULL,
+        created     INTEGER NOT NULL,
+        UNIQUE (name, version)
+    );
+    CREATE UNIQUE INDEX adapters_ft_name ON adapters (ft_name) WHERE ft_name IS NOT NULL;
+    CREATE INDEX adapters_base ON adapters (base, name);
+    CREATE TABLE watched (
+        path        TEXT PRIMARY KEY,
+        stamp       TEXT NOT NULL,              -- sizes and times of the content that was taken
+        name        TEXT NOT NULL,
+        versions    TEXT NOT NULL,              -- JSON list: the adapter versions it became, oldest first
+        reason      TEXT
+    );
+    """,
+    # 2: files and fine-tuning jobs
+    """
+    CREATE TABLE files (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        filename    TEXT NOT NULL,
+        purpose     TEXT NOT NULL,
+        bytes       INTEGER NOT NULL,
+        sha256      TEXT NOT NULL,
+        created     INTEGER NOT NULL,
+        expires     INTEGER
+    );
+    CREATE TABLE jobs (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        status      TEXT NOT NULL,
+        record      TEXT NOT NULL               -- JSON of jobstore.JobRecord
+    );
+    CREATE INDEX jobs_status ON jobs (status);
+    CREATE TABLE job_events (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        job         TEXT NOT NULL REFERENCES jobs (id),
+        created     INTEGER NOT NULL,
+        level       TEXT NOT NULL,
+        type        TEXT NOT NULL,
+        message     TEXT NOT NULL,
+        data        TEXT NOT NULL,
+        once        TEXT,                       -- an event with this mark is recorded once per job
+        UNIQUE (job, once)
+    );
+    CREATE INDEX job_events_job ON job_events (job, seq);
+    CREATE TABLE job_checkpoints (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        job         TEXT NOT NULL REFERENCES jobs (id),
+        step        INTEGER NOT NULL,
+        ft_name     TEXT NOT NULL,
+        metrics     TEXT NOT NULL,
+        created     INTEGER NOT NULL,
+        UNIQUE (job, step)
+    );
+    """,
+)

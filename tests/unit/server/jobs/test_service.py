@@ -1,0 +1,305 @@
+"""A job from upload to served name, its ways to fail, and the deaths it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import itertools
+import json
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.unit.server.jobs.conftest import Service, rows, serving
+from tests.unit.server.jobs.fake_trainer import CHECKPOINT, STEPS
+
+from llamaleon_server.errors import BadRequest, Conflict, ModelNotFound
+from llamaleon_server.jobs import sidecar
+from llamaleon_server.jobs.service import Jobs
+from llamaleon_server.registry.jobstore import RUNNING, JobRecord
+
+EVENTS = "SELECT seq, message FROM job_events WHERE job = ?"
+
+
+def recorded_steps(service: Service, job: JobRecord) -> list[int]:
+    metrics = service.jobs.store.all_events(job.id, type="metrics")
+    return [event.data["step"] for event in metrics if "train_loss" in event.data]
+
+
+async def test_from_upload_to_served_name(home: Path) -> None:
+    async with serving(home) as service:
+        job = service.create(rows(20), hyperparameters={"n_epochs": 2}, metadata={"team": "norte"})
+        assert job.status == "validating_files"
+        job = await service.ended(job)
+        messages = service.messages(job)
+        assert job.status == "succeeded", messages
+        name = f"ft:tiny:local:espejo:{job.id[-8:]}"
+        assert job.fine_tuned_model == name
+        assert messages[:2] == [
+            f"Created fine-tuning job: {job.id}",
+            f"Validating training file: {job.training_file}",
+        ]
+        assert f"Step 2/{STEPS}: training loss=3.0000" in messages
+        assert messages[-2:] == [
+            f"New fine-tuned model created: {name}",
+            "The job has successfully completed",
+        ]
+        assert recorded_steps(service, job) == list(range(1, STEPS + 1))
+        assert (job.resolved["n_epochs"], job.resolved["lora_alpha"], job.trained_tokens) == (2, 32.0, 60)
+
+        deployed = service.registry.resolve("tiny+espejo").adapters[0][0]
+        assert deployed == service.registry.resolve(name).adapters[0][0]
+        assert deployed.manifest.evaluation["adapter"] == {
+            "loss": 1.0,
+            "rows": 2,
+            "generated": 2,
+            "exact_match": 1.0,
+        }
+        assert deployed.manifest.evaluation["base"]["exact_match"] == 0.0
+        assert deployed.manifest.training["job"] == job.id
+        assert (deployed.directory / "peft" / "adapter_config.json").exists()
+
+        [point] = service.jobs.store.checkpoints(job.id, after=None, limit=5)[0]
+        assert (point.step, point.ft_name) == (CHECKPOINT, f"{name}:ckpt-step-{CHECKPOINT}")
+        assert service.registry.resolve(point.ft_name).adapters[0][0].key != deployed.key
+
+
+async def test_result_files_hold_every_step_and_the_evaluation(home: Path) -> None:
+    async with serving(home) as service:
+        job = await service.ended(service.create(rows(20)))
+        metrics, evaluation = (service.registry.files.get(name) for name in job.result_files)
+        assert {metrics.purpose, evaluation.purpose} == {"fine-tune-results"}
+        table = list(csv.DictReader(io.StringIO(metrics.path.read_text())))
+        assert [int(line["step"]) for line in table] == list(range(1, STEPS + 1))
+        assert table[CHECKPOINT - 1]["valid_loss"] == "2.5"
+        report = json.loads(evaluation.path.read_text())
+        assert report["parity"]["mean_kl"] <= report["parity"]["gate"]
+        assert report["evaluation"]["rows"] == 2
+
+
+async def test_every_malformed_row_is_named_before_an_engine_starts(home: Path) -> None:
+    bad = b'{"prompt": "a", "completion": "b"}\n{"prompt": 3, "completion": "b"}\n\n{no\n'
+    async with serving(home) as service:
+        job = await service.ended(service.create(bad))
+        assert job.status == "failed"
+        assert job.error is not None
+        assert job.error.param == "training_file"
+        assert "2 of 3 rows" in job.error.message
+        assert "line 2" in job.error.message
+        assert "line 4" in job.error.message
+        assert service.engines.opened == []
+
+
+async def test_rows_longer_than_the_limit_are_named_not_cut(home: Path) -> None:
+    data = [*rows(5), {"prompt": "x" * 50, "completion": "y"}]
+    async with serving(home) as service:
+        job = await service.ended(service.create(data, hyperparameters={"max_sequence_tokens": 30}))
+        assert job.error is not None
+        assert "line 6: 53 tokens" in job.error.message  # with BOS and EOS
+        job = await service.ended(service.create(rows(5), hyperparameters={"max_sequence_tokens": 5000}))
+        assert job.error is not None
+        assert job.error.param == "method.supervised.hyperparameters.max_sequence_tokens"
+
+
+async def test_one_row_cannot_be_split(home: Path) -> None:
+    async with serving(home) as service:
+        job = await service.ended(service.create(rows(1)))
+        assert job.error is not None
+        assert "validation_file" in job.error.message
+
+
+async def test_a_validation_file_is_held_out_whole(home: Path) -> None:
+    async with serving(home) as service:
+        validation = service.upload(rows(24)[20:])
+        job = await service.ended(service.create(rows(20), validation_file=validation))
+        assert job.status == "succeeded"
+        assert job.evaluation["rows"] == 4
+        directory = service.jobs.store.directory(job.id)
+        assert len((directory / "train.jsonl").read_text().splitlines()) == 20
+
+
+async def test_training_tokens_are_what_serving_tokenises(home: Path) -> None:
+    async with serving(home) as service:
+        job = await service.ended(service.create(rows(20)))
+        directory = service.jobs.store.directory(job.id)
+        first = msgspec.json.decode((directory / "train.jsonl").read_bytes().splitlines()[0])
+        assert first["tokens"] == [1, *map(ord, "¿0?" + "?0¿"), 2]
+        assert first["weights"] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+async def test_a_killed_trainer_goes_on_from_its_checkpoint(home: Path) -> None:
+    async with serving(home, "dies") as service:
+        job = await service.ended(service.create(rows(20)))
+        assert job.status == "succeeded", service.messages(job)
+        assert job.restarts == 1
+        assert "The trainer died (by signal 9); it goes on from its last checkpoint." in service.messages(job)
+        assert f"Training resumed from step {CHECKPOINT}." in service.messages(job)
+        assert recorded_steps(service, job) == list(range(1, STEPS + 1)), "repeated steps are recorded once"
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [
+        ("fails", "out_of_memory", "not enough memory"),
+        ("silent", "trainer_failed", "no module named torch"),
+        ("wrong", "parity_failed", "does not compute what was trained"),
+    ],
+)
+async def test_ways_to_fail(home: Path, mode: str, code: str, words: str) -> None:
+    async with serving(home, mode) as service:
+        job = await service.ended(service.create(rows(20)))
+        assert job.status == "failed"
+        assert job.fine_tuned_model is None
+        assert job.error is not None
+        assert job.error.code == code
+        assert words in job.error.message
+        with pytest.raises(ModelNotFound):
+            service.registry.resolve("tiny+espejo")
+
+
+async def test_a_trainer_that_dies_every_time_ends_the_job(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecar, "MAX_RESTARTS", 1)
+    monkeypatch.setattr(sidecar, "RESTART_PAUSE_S", 0.0)
+    async with serving(home, "cursed") as service:
+        job = await service.ended(service.create(rows(20)))
+        assert job.error is not None
+        assert job.error.code == "trainer_died"
+        assert job.restarts == 1
+
+
+async def test_an_adapter_worse_than_the_base_is_registered_not_deployed(home: Path) -> None:
+    async with serving(home) as service:
+        service.engines.adapter_loss = 2.5
+        job = await service.ended(service.create(rows(20)))
+        assert job.error is not None
+        assert job.error.code == "worse_than_base"
+        assert len(job.result_files) == 2
+        with pytest.raises(ModelNotFound):
+            service.registry.resolve("tiny+espejo")
+        refused = service.registry.resolve("tiny+espejo@1").adapters[0][0]
+        assert refused.state == "registered"
+        assert "worse than the base" in (refused.reason or "")
+
+
+async def test_the_trainer_outlives_the_server_and_is_found_again(home: Path) -> None:
+    async with serving(home, "slow") as service:
+        job = service.create(rows(20))
+        await service.until(job, lambda record: record.last_step == STEPS)
+        pid = json.loads((service.jobs.store.directory(job.id) / "trainer.pid").read_text())["pid"]
+    os.kill(pid, 0)  # still there
+    async with serving(home, "slow") as service:
+        assert service.jobs.store.get(job.id).status == RUNNING
+        # Were a second trainer started, it would say so.
+        assert (await service.jobs.cancel(job.id)).status == "cancelled"
+        for task in list(service.jobs._stopping):
+            await task
+        assert sum(message.startswith("Training started") for message in service.messages(job)) == 1
+        assert recorded_steps(service, job) == list(range(1, STEPS + 1))
+    with pytest.raises(ProcessLookupError):
+        _alive(pid)
+
+
+def _alive(pid: int) -> None:
+    """Raises ProcessLookupError for a process that has ended, reaped or not."""
+    os.kill(pid, 0)
+    if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+        raise ProcessLookupError
+
+
+async def test_a_trainer_killed_while_no_server_ran_is_resumed(home: Path) -> None:
+    async with serving(home, "slow") as service:
+        job = service.create(rows(20))
+        await service.until(job, lambda record: record.last_step == STEPS)
+        pid = json.loads((service.jobs.store.directory(job.id) / "trainer.pid").read_text())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    async with serving(home, "good") as service:
+        job = await service.ended(job)
+        assert job.status == "succeeded", service.messages(job)
+        assert recorded_steps(service, job) == list(range(1, STEPS + 1))
+
+
+class Died(Exception):
+    """The server did the work of a stage and died before it could record that."""
+
+
+@pytest.mark.parametrize("stage", ["validate", "probe", "convert", "prove", "evaluate", "deploy"])
+async def test_a_server_killed_in_any_stage_goes_on_there(
+    home: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    async with serving(home) as service:
+        work = service.jobs._pipeline._stages[stage]
+
+        async def unrecorded(record: JobRecord) -> JobRecord:
+            with monkeypatch.context() as patch:
+                patch.setattr(service.jobs.store, "update", die)
+                with pytest.raises(Died):
+                    await work(record)
+            reached.set()
+            await asyncio.Event().wait()  # nothing more happens in this life
+            return record
+
+        monkeypatch.setitem(service.jobs._pipeline._stages, stage, unrecorded)
+        job = service.create(rows(20))
+        await asyncio.wait_for(reached.wait(), 60)
+    async with serving(home) as service:
+        job = await service.ended(job)
+        assert job.status == "succeeded", service.messages(job)
+        assert len(service.registry.versions("tiny+espejo")) == 1
+        for once in (
+            "Adapter converted",
+            "Parity of",
+            "Evaluated on",
+            "New fine-tuned",
+            "The job has success",
+        ):
+            assert sum(message.startswith(once) for message in service.messages(job)) == 1
+
+
+async def test_jobs_run_one_at_a_time_in_order(home: Path) -> None:
+    async with serving(home) as service:
+        jobs = [service.create(rows(20), suffix=f"job-{n}") for n in range(3)]
+        for job in jobs:
+            await service.ended(job)
+        finished = [service.jobs.store.get(job.id) for job in jobs]
+        assert [job.status for job in finished] == ["succeeded"] * 3
+        numbers = [
+            {row["message"]: row["seq"] for row in service.registry.db.rows(EVENTS, job.id)} for job in jobs
+        ]
+        for earlier, later in itertools.pairwise(numbers):
+            assert earlier["The job has successfully completed"] < later["Fine-tuning job started"]
+
+
+async def test_cancelling_what_waits_and_what_runs(home: Path) -> None:
+    async with serving(home, "slow") as service:
+        running = service.create(rows(20))
+        waiting = service.create(rows(20), suffix="b")
+        await service.until(running, lambda record: record.last_step == STEPS)
+        await service.until(waiting, lambda record: record.status == "queued")
+        assert (await service.jobs.cancel(waiting.id)).status == "cancelled"
+        assert (await service.jobs.cancel(running.id)).finished_at is not None
+        with pytest.raises(BadRequest, match="already ended"):
+            await service.jobs.cancel(running.id)
+
+
+async def test_one_server_per_home(home: Path) -> None:
+    async with serving(home) as service:
+        other = Jobs(service.settings, service.registry, service.residents)
+        with pytest.raises(Conflict, match="Another llamaleon server"):
+            await other.start()
+
+
+async def test_an_adapter_is_no_base_to_train_on(home: Path) -> None:
+    async with serving(home) as service:
+        await service.ended(service.create(rows(20)))
+        with pytest.raises(BadRequest, match="Use `tiny`"):
+            service.create(rows(20), model="tiny+espejo")
