@@ -1,16 +1,17 @@
 """One exception tree and one table: every failure leaves as OpenAI's error body with its status code.
 
-    LlamaleonError
-    ├── BadRequest            400 invalid_request_error   (names the field in `param`)
-    │   ├── ContextLengthExceeded  400 context_length_exceeded
-    │   └── AdapterRefused    400 adapter_refused
-    ├── NotFound              404
-    │   └── ModelNotFound     404 model_not_found         (with the nearest names)
-    ├── Conflict              409
-    ├── TooLarge              413
-    ├── QueueFull             429 queue_full              (Retry-After)
-    ├── EngineFailed          500 engine_error
-    └── EngineUnavailable     503 engine_unavailable      (Retry-After)
+LlamaleonError
+├── BadRequest            400 invalid_request_error   (names the field in `param`)
+│   ├── ContextLengthExceeded  400 context_length_exceeded
+│   └── AdapterRefused    400 adapter_refused
+├── NotFound              404
+│   └── ModelNotFound     404 model_not_found         (with the nearest names)
+├── Conflict              409
+├── TooLarge              413
+├── QueueFull             429 queue_full              (Retry-After)
+├── EngineFailed          500 engine_error
+├── EngineUnavailable     503 engine_unavailable      (Retry-After)
+└── StorageFull           507 storage_full            (nothing was recorded)
 """
 
 from __future__ import annotations
@@ -101,3 +102,24 @@ class EngineUnavailable(LlamaleonError):
     status = 503
     code = "engine_unavailable"
     retry_after_s = 2
+
+
+class StorageFull(LlamaleonError):
+    """The disk is full: nothing was recorded, and trying again does not help."""
+
+    status = 507
+    code = "storage_full"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}  # openai's clients would otherwise repeat the upload
+
+
+# What a client sees for each `engine.protocol.FailedCode`; a test proves the table total.
+ENGINE_FAILURES: dict[str, type[LlamaleonError]] = {
+    "context_length_exceeded": ContextLengthExceeded,
+    "queue_full": QueueFull,
+    "adapter_refused": AdapterRefused,
+    "adapter_unknown": EngineFailed,  # we load adapters before using them: never the client's mistake
+    "bad_request": BadRequest,
+    "engine_error": EngineFailed,
+}

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 def default_home() -> Path:
-    return Path(os.environ.get("LLAMALEON_HOME", "~/.llamaleon")).expanduser()
+    return Path(os.environ.get("LLAMALEON_HOME") or "~/.llamaleon").expanduser()
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

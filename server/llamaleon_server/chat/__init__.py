@@ -1,1 +1,1 @@
-"""Messages to prompt text and training segments; pure text."""
+"""From conversations to text, by the model's own template. Pure text."""

@@ -1,1 +1,1 @@
-"""Which base models are resident: starts, watches, restarts and unloads engine processes."""
+"""Engine processes: started on first use, shared, watched, stopped when idle."""

@@ -1,0 +1,145 @@
+"""`/llamaleon/...`: what OpenAI's API has no word for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from llamaleon_server.errors import NotFound
+from llamaleon_server.registry.records import AdapterVersion, Base
+from llamaleon_server.web.errors import json_response
+from llamaleon_server.web.models import template_of
+from llamaleon_server.web.services import services_of
+from llamaleon_server.wire.decode import decode
+
+log = logging.getLogger(__name__)
+
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class AddBase(Struct, frozen=True):
+    path: Text
+    name: str | None = None
+
+
+class Unload(Struct, frozen=True):
+    model: Text
+
+
+async def ps(request: Request) -> Response:
+    return json_response({"object": "list", "data": services_of(request).residents.ps()})
+
+
+async def add_base(request: Request) -> Response:
+    asked = decode(await request.body(), AddBase)
+    services = services_of(request)
+    base = await asyncio.to_thread(services.registry.add_base, Path(asked.path), asked.name)
+    note_fallback(base)
+    services.watcher.rescan()  # what was refused before may fit this base
+    return json_response(_base(base))
+
+
+async def remove_base(request: Request) -> Response:
+    """Forget the name and free its memory; the file stays."""
+    name = request.path_params["name"]
+    services = services_of(request)
+    services.registry.remove_base(name)
+    with contextlib.suppress(NotFound):  # it was not in memory
+        await services.residents.unload(name)
+    return json_response({"id": name, "object": "model", "deleted": True})
+
+
+async def unload(request: Request) -> Response:
+    """Free the memory of a base now, given its name or that of one of its adapters."""
+    asked = decode(await request.body(), Unload)
+    services = services_of(request)
+    base = services.registry.resolve(asked.model).base
+    await services.residents.unload(base.name)
+    return json_response({"id": base.name, "object": "model", "unloaded": True})
+
+
+async def show(request: Request) -> Response:
+    """Everything known about a base, or about an adapter with its versions, training and evaluation."""
+    name = request.path_params["name"]
+    registry = services_of(request).registry
+    target = registry.resolve(name)
+    if not target.adapters:
+        adapters = sorted({v.model for v in registry.adapters() if v.base == target.base.name})
+        return json_response({**_base(target.base), "adapters": adapters})
+    versions = registry.versions(name)
+    [*_, (newest, _weight)] = target.adapters
+    return json_response(
+        {
+            "name": name,
+            "kind": "adapter",
+            "base": target.base.name,
+            "fine_tuned_model": newest.ft_name,
+            "version": newest.version,
+            "manifest": newest.manifest,
+            "versions": [_version(version) for version in versions],
+        }
+    )
+
+
+def _version(version: AdapterVersion) -> dict[str, Any]:
+    manifest = version.manifest
+    return {
+        "version": version.version,
+        "state": version.state,
+        "reason": version.reason,
+        "created": version.created,
+        "sha256": version.key,
+        "path": str(version.path),
+        "fine_tuned_model": version.ft_name,
+        "rank": manifest.rank,
+        "source": manifest.source,
+        "training": manifest.training,
+        "evaluation": manifest.evaluation,
+    }
+
+
+def _base(base: Base) -> dict[str, Any]:
+    template = template_of(base)
+    return {
+        "name": base.name,
+        "kind": "base",
+        "path": str(base.path),
+        "architecture": base.architecture,
+        "context_tokens": base.n_ctx_train,
+        "weight_type": base.weight_type,
+        "bytes": base.bytes,
+        "created": base.created,
+        "missing": base.missing,
+        "chat_template": "fallback" if template.is_fallback else "model",
+        "chat_template_problem": template.problem,
+        "fingerprint": msgspec.to_builtins(base.fingerprint),
+    }
+
+
+def note_fallback(base: Base) -> None:
+    """Say in the log when chats with a base use the plain fallback, and why."""
+    template = template_of(base)
+    if template.problem is not None:
+        log.warning(
+            "%s: its chat template is broken (%s): chats use the plain fallback", base.name, template.problem
+        )
+    elif template.is_fallback:
+        log.warning("%s has no chat template: chats use the plain fallback", base.name)
+
+
+routes = [
+    Route("/llamaleon/ps", ps, methods=["GET"]),
+    Route("/llamaleon/bases", add_base, methods=["POST"]),
+    Route("/llamaleon/bases/{name:path}", remove_base, methods=["DELETE"]),
+    Route("/llamaleon/unload", unload, methods=["POST"]),
+    Route("/llamaleon/models/{name:path}", show, methods=["GET"]),
+]

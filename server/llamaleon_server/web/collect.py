@@ -1,0 +1,42 @@
+"""The deltas of one sequence, put together for an answer that is sent whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
+
+from llamaleon_server.engine.protocol import Finish, Timings, TokenLogprob
+from llamaleon_server.web.merge import Item
+
+
+@dataclass
+class Collected:
+    finish: Finish
+    texts: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt: list[TokenLogprob] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @classmethod
+    async def of(cls, stream: AsyncIterable[Item], sequences: int) -> list[Collected]:
+        """By index. Every sequence ends with a `finish`, or the stream raises."""
+        collected = [cls(_UNFINISHED) for _ in range(sequences)]
+        async for index, delta in stream:
+            one = collected[index]
+            one.texts.append(delta.text)
+            one.logprobs += delta.logprobs or []
+            one.prompt = delta.prompt or one.prompt
+            one.finish = delta.finish or one.finish
+        return collected
+
+
+_UNFINISHED = Finish(
+    reason="length",
+    prompt_tokens=0,
+    cached_tokens=0,
+    completion_tokens=0,
+    timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
+)

@@ -1,0 +1,48 @@
+"""ASGI middleware around every route."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID = "x-request-id"
+_ACCEPTABLE = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+class RequestId:
+    """Every answer carries `x-request-id`: the client's own where it sent one, else a new one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        name = given if _ACCEPTABLE.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        scope[REQUEST_ID] = name  # for the last-resort error answer, which is made outside of us
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[REQUEST_ID] = name
+            await send(message)
+
+        await self.app(scope, receive, send_named)
+
+
+class StartFirst:
+    """Starts the services before the first request, for a host application that runs no lifespan of ours."""
+
+    def __init__(self, app: ASGIApp, start: Callable[[], Awaitable[None]]) -> None:
+        self.app = app
+        self._start = start
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._start()
+        await self.app(scope, receive, send)

@@ -1,0 +1,28 @@
+"""What the routes work with. `create_app` makes it; routes find it at `request.app.state.services`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from llamaleon_server.jobs.service import Jobs
+from llamaleon_server.registry.registry import Registry
+from llamaleon_server.registry.watch import Watcher
+from llamaleon_server.residents.residents import Residents
+from llamaleon_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    registry: Registry
+    residents: Residents
+    jobs: Jobs
+    watcher: Watcher
+
+
+def services_of(request: Request) -> Services:
+    """`request.app` is our application also where it is mounted in another one."""
+    services: Services = request.app.state.services
+    return services

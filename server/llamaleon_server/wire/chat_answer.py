@@ -1,0 +1,77 @@
+"""`/v1/chat/completions`: the answer, whole or in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import UNSET, Struct, UnsetType
+
+from llamaleon_server.engine.protocol import Finish
+from llamaleon_server.wire.logprobs import ChatLogprobs
+from llamaleon_server.wire.usage import FINGERPRINT, Timings, Usage
+
+
+class AnswerMessage(Struct, frozen=True, kw_only=True):
+    role: str = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class ChatCompletion(Struct, frozen=True, kw_only=True):
+    id: str
+    object: str = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    system_fingerprint: str = FINGERPRINT
+    timings: Timings | None = None
+
+
+class ChunkDelta(Struct, frozen=True, kw_only=True):
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    delta: ChunkDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(Struct, frozen=True, kw_only=True):
+    """`usage` is null in every chunk but the last where it was asked for, else absent."""
+
+    id: str
+    object: str = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str = FINGERPRINT
+    usage: Usage | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET
+
+
+def first_choice(index: int) -> ChunkChoice:
+    return ChunkChoice(index=index, delta=ChunkDelta(role="assistant", content=""))
+
+
+def text_choice(index: int, text: str, logprobs: ChatLogprobs | None) -> ChunkChoice:
+    return ChunkChoice(index=index, delta=ChunkDelta(content=text), logprobs=logprobs)
+
+
+def last_choice(index: int, finish: Finish) -> ChunkChoice:
+    return ChunkChoice(index=index, delta=ChunkDelta(), finish_reason=finish.reason)
+
+
+def whole_choice(index: int, texts: Sequence[str], logprobs: ChatLogprobs | None, finish: Finish) -> Choice:
+    message = AnswerMessage(content="".join(texts))
+    return Choice(index=index, message=message, logprobs=logprobs, finish_reason=finish.reason)

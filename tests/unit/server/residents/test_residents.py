@@ -1,0 +1,226 @@
+"""Engines as a group: one start for all, restart after death, idleness, adapters; over the fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.server.registry.small import write_base
+
+from llamaleon_convert.manifest import Manifest
+from llamaleon_server.engine.protocol import Generate, GenerateRequest, LoadAdapter, UnloadAdapter
+from llamaleon_server.errors import AdapterRefused, EngineFailed, EngineUnavailable, NotFound
+from llamaleon_server.registry.records import AdapterVersion, Base, Target
+from llamaleon_server.registry.registry import Registry
+from llamaleon_server.residents.residents import Residents
+from llamaleon_server.settings import Settings
+from llamaleon_server.testing import FakeEngines
+
+
+class Stage:
+    """Residents over fake engines, for one base."""
+
+    def __init__(self, base: Base, **settings: Any) -> None:
+        self.base = base
+        self.engines = FakeEngines()
+        self.live: set[str] = set()
+        self.residents = Residents(
+            Settings(**settings), open_channel=self.engines.open, live_adapter_keys=lambda: self.live
+        )
+
+    def target(self, *keys: str) -> Target:
+        return Target(
+            requested="x", base=self.base, adapters=tuple((version(self.base, key), 0.5) for key in keys)
+        )
+
+    async def say(self, *keys: str, prompt: str = "x") -> str:
+        request = GenerateRequest(prompt=prompt)
+        return "".join([d.text async for d in self.residents.generate(self.target(*keys), request)])
+
+
+def version(base: Base, key: str) -> AdapterVersion:
+    manifest = Manifest(sha256=key, architecture="llama", rank=4, alpha=4.0, target_tensors=[])
+    return AdapterVersion(
+        adapter=key,
+        base=base.name,
+        version=1,
+        key=key,
+        path=Path(f"/{key}.gguf"),
+        state="deployed",
+        created=0,
+        ft_name=None,
+        manifest=manifest,
+    )
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    registry = Registry.open(tmp_path / "home")
+    added = registry.add_base(write_base(tmp_path / "tiny.gguf"))
+    registry.close()
+    return added
+
+
+@pytest.fixture
+async def stage(base: Base) -> AsyncIterator[Stage]:
+    made = Stage(base, idle_unload_s=None)
+    yield made
+    await made.residents.close()
+
+
+async def until(condition: Any, timeout_s: float = 3.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_all_first_requests_share_one_start(stage: Stage) -> None:
+    stage.engines.load_s = 0.05
+    answers = asyncio.gather(*(stage.say() for _ in range(5)))
+    await asyncio.sleep(0.02)
+    [info] = stage.residents.ps()
+    assert (info.state, info.progress) == ("loading", 0.5)
+    assert await answers == ["Hola, ¿qué tal?"] * 5
+    assert len(stage.engines.opened) == 1
+    assert [info.state for info in stage.residents.ps()] == ["ready"]
+
+
+async def test_an_adapter_is_loaded_once_and_used_by_key_and_weight(stage: Stage) -> None:
+    await asyncio.gather(*(stage.say("red", "blue") for _ in range(3)))
+    engine = stage.engines.last
+    assert [m.key for m in engine.received if isinstance(m, LoadAdapter)] == ["red", "blue"]
+    [first, *_] = [m for m in engine.received if isinstance(m, Generate)]
+    assert [(use.key, use.weight) for use in first.adapters] == [("red", 0.5), ("blue", 0.5)]
+
+
+async def test_an_adapter_that_was_refused_may_be_tried_again(stage: Stage) -> None:
+    for _ in range(2):
+        with pytest.raises(AdapterRefused, match="does not fit"):
+            await stage.say("refused")
+    assert len(stage.engines.last.sent(LoadAdapter)) == 2
+    assert await stage.say() == "Hola, ¿qué tal?"
+
+
+async def test_death_fails_what_runs_and_the_next_request_starts_another(stage: Stage) -> None:
+    await stage.say("red")
+    stage.engines.last.gate.clear()
+    running = [asyncio.create_task(stage.say("red")) for _ in range(3)]
+    await until(lambda: stage.engines.last.running == 3)
+    stage.engines.last.die()
+    for task in running:
+        with pytest.raises(EngineFailed, match="died"):
+            await task
+    assert await stage.say("red") == "Hola, ¿qué tal?"
+    assert len(stage.engines.opened) == 2
+    assert len(stage.engines.last.sent(LoadAdapter)) == 1  # the new process knows no adapter
+
+
+async def test_a_crash_loop_is_refused_until_a_minute_has_passed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.engines.fatal = "no memory"
+    for _ in range(3):
+        with pytest.raises(EngineFailed, match="no memory"):
+            await stage.say()
+    with pytest.raises(EngineUnavailable, match="no memory"):
+        await stage.say()
+    assert len(stage.engines.opened) == 3
+    monkeypatch.setattr("llamaleon_server.residents.slot.FAILED_WITHIN_S", 0.0)
+    stage.engines.fatal = None
+    assert await stage.say() == "Hola, ¿qué tal?"
+
+
+async def test_a_load_that_takes_too_long_is_given_up(base: Base) -> None:
+    stage = Stage(base, engine_start_timeout_s=0.05)
+    stage.engines.load_s = 5.0
+    with pytest.raises(EngineUnavailable, match="did not load"):
+        await stage.say()
+    assert stage.engines.last.closed
+
+
+async def test_an_idle_engine_is_unloaded_but_never_a_busy_one(base: Base) -> None:
+    stage = Stage(base, idle_unload_s=0.08)
+    await stage.say()
+    engine = stage.engines.last
+    engine.gate.clear()
+    slow = asyncio.create_task(stage.say())
+    await asyncio.sleep(0.25)
+    assert not engine.closed
+    engine.gate.set()
+    await slow
+    await until(lambda: engine.closed)
+    assert stage.residents.ps() == []
+    assert await stage.say() == "Hola, ¿qué tal?"
+    assert len(stage.engines.opened) == 2
+    await stage.residents.close()
+
+
+async def test_a_lease_keeps_the_engine(base: Base) -> None:
+    stage = Stage(base, idle_unload_s=0.02)
+    async with stage.residents.lease(base) as engine:
+        await asyncio.sleep(0.1)
+        assert await engine.tokenize(["ñ"], add_special=True) == [[1, 241]]
+        assert await engine.detokenize([241]) == ["ñ".encode()]
+        assert (await engine.status()).running == 0
+    await stage.residents.close()
+
+
+async def test_unloading_on_request_ends_what_runs_with_try_again(stage: Stage) -> None:
+    await stage.say()
+    stage.engines.last.gate.clear()
+    running = asyncio.create_task(stage.say())
+    await until(lambda: stage.residents.ps()[0].running == 1)
+    await stage.residents.unload(stage.base.name)
+    with pytest.raises(EngineUnavailable, match="unloaded"):
+        await running
+    assert stage.engines.last.closed
+    with pytest.raises(NotFound):
+        await stage.residents.unload(stage.base.name)
+
+
+async def test_forgotten_adapters_leave_once_no_stream_uses_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamaleon_server.residents.residents.TICK_S", 0.02)
+    stage.live = {"old", "kept"}
+    await stage.say("kept")
+    engine = stage.engines.last
+    engine.gate.clear()
+    old = asyncio.create_task(stage.say("old"))
+    await until(lambda: stage.residents.ps()[0].running == 1)
+    stage.live = {"kept"}  # `old` was replaced while it streams
+    await asyncio.sleep(0.1)
+    assert not engine.sent(UnloadAdapter)
+    engine.gate.set()
+    assert await old == "Hola, ¿qué tal?"
+    await until(lambda: engine.sent(UnloadAdapter))
+    assert set(engine.adapters) == {"kept"}
+
+
+async def test_close_ends_a_start_under_way(stage: Stage) -> None:
+    stage.engines.load_s = 10.0
+    waiting = asyncio.create_task(stage.say())
+    await until(lambda: stage.engines.opened)
+    await stage.residents.close()
+    assert stage.engines.last.closed
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_name_that_now_means_another_file_gets_another_engine(stage: Stage, tmp_path: Path) -> None:
+    await stage.say()
+    registry = Registry.open(tmp_path / "home")
+    (tmp_path / "moved").mkdir()
+    moved = registry.add_base(write_base(tmp_path / "moved" / "tiny.gguf", seed=9), "other")
+    registry.close()
+    stage.base = msgspec.structs.replace(moved, name=stage.base.name)
+    assert list(await asyncio.gather(stage.say(), stage.say())) == ["Hola, ¿qué tal?"] * 2
+    [first, second] = stage.engines.opened
+    assert first.closed
+    assert not second.closed
+    [info] = stage.residents.ps()
+    assert info.path == str(moved.path)

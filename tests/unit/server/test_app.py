@@ -1,0 +1,160 @@
+"""The application as a whole: mounted elsewhere, started lazily, as a process, and what it never imports."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from tests.api import CHATML, events
+from tests.server import RunningServer, free_port
+from tests.unit.server.registry.small import write_base
+
+from llamaleon_server.__main__ import is_loopback, parser, settings_of, url_of
+from llamaleon_server.app import create_app
+from llamaleon_server.errors import BadRequest, NotFound
+from llamaleon_server.settings import EngineSettings, Settings
+from llamaleon_server.testing import FakeEngines
+
+
+async def test_it_works_mounted_under_a_path_of_an_app_that_runs_no_lifespan(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "tiny.gguf", template=CHATML)
+    engines = FakeEngines()
+    inner = create_app(Settings(home=tmp_path / "home", models=(str(base),)), open_channel=engines.open)
+    host = Starlette(routes=[Mount("/llm/local", app=inner)])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(host), base_url="http://test/llm/local"
+    ) as http:
+        assert (await http.get("/health")).json()["status"] == "ok"
+        assert (await http.get("/v1/models/tiny")).json()["id"] == "tiny"
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+        assert (await http.post("/v1/chat/completions", json=body)).json()["model"] == "tiny"
+        assert events(await http.post("/v1/chat/completions", json={**body, "stream": True}))[-1] == "[DONE]"
+        assert (await http.get("/v1/nothing")).json()["error"]["code"] == "unknown_url"
+        assert (await http.get("/v1/fine_tuning/jobs")).json()["data"] == []
+    await inner.state.lifecycle.close()
+    assert engines.last.closed
+    await inner.state.lifecycle.close()  # again is no mistake
+
+
+async def test_its_own_lifespan_starts_and_stops_everything(tmp_path: Path) -> None:
+    app = create_app(Settings(home=tmp_path / "home"), open_channel=FakeEngines().open)
+    async with app.router.lifespan_context(app):
+        pass
+
+
+def test_a_model_that_is_no_model_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="neither a GGUF file nor a registered model"):
+        create_app(Settings(home=tmp_path / "home", models=("quen",)))
+    (tmp_path / "broken.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(BadRequest, match=r"broken\.gguf"):
+        create_app(Settings(home=tmp_path / "home", models=(str(tmp_path / "broken.gguf"),)))
+
+
+def test_options_become_settings() -> None:
+    options = (
+        "--port 0 --model a.gguf --model b --watch x --gpu-layers 3 --context 512 --parallel 2 --threads 1"
+    )
+    more = "--batch-tokens 64 --no-flash-attention --kv-type q8_0 --queue-limit 9 --idle-unload 0 --home /h"
+    settings = settings_of(parser().parse_args(f"{options} {more}".split()))
+    assert settings == Settings(
+        home=Path("/h"),
+        port=0,
+        models=("a.gguf", "b"),
+        watch=(Path("x"),),
+        idle_unload_s=None,
+        engine=EngineSettings(
+            gpu_layers=3,
+            context_tokens=512,
+            parallel_sequences=2,
+            batch_tokens=64,
+            threads=1,
+            flash_attention=False,
+            kv_type="q8_0",
+            queue_limit=9,
+        ),
+    )
+    assert settings_of(parser().parse_args(["--home", "/h"])) == Settings(home=Path("/h"))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback", "url"),
+    [
+        ("127.0.0.1", True, "http://127.0.0.1:1"),
+        ("localhost", True, "http://localhost:1"),
+        ("::1", True, "http://[::1]:1"),
+        ("0.0.0.0", False, "http://127.0.0.1:1"),
+        ("192.168.1.5", False, "http://192.168.1.5:1"),
+        ("example.org", False, "http://example.org:1"),
+    ],
+)
+def test_who_can_reach_a_host(host: str, loopback: bool, url: str) -> None:
+    assert is_loopback(host) is loopback
+    assert url_of(host, 1) == url
+
+
+def test_the_process_is_light_and_leaves_its_address(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "tiny.gguf")
+    with RunningServer(tmp_path / "home", ["--model", str(base)]) as server:
+        assert server.process is not None
+        record = json.loads((server.home / "server.json").read_text())
+        assert record == {"pid": server.process.pid, "url": server.url}
+        process = psutil.Process(server.process.pid)
+        assert process.memory_info().rss < 120 * 2**20
+        mapped = {Path(region.path).name for region in process.memory_maps()}
+        assert not [name for name in mapped if "libllama" in name or "libggml" in name or "torch" in name]
+        httpx.get(f"{server.url}/v1/models").raise_for_status()
+    assert server.process.returncode == 0
+    assert not (server.home / "server.json").exists()
+
+
+def test_ctrl_c_ends_it_without_a_trace(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "home") as server:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(10) == 0
+    log = server.log.read_text()
+    assert f"ready at {server.url}" in log
+    assert "Traceback" not in log
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llamaleon_server", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_mistakes_at_the_start_are_one_line(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "home") as server:
+        taken = run("--home", str(tmp_path / "other"), "--port", str(server.port))
+        assert taken.returncode == 1
+        assert f"cannot listen on 127.0.0.1 port {server.port}" in taken.stderr
+        locked = run("--home", str(server.home), "--port", str(free_port()))
+        assert locked.returncode == 1
+        assert "Another llamaleon server" in locked.stderr
+        assert (server.home / "server.json").exists()  # still the first one's
+    unknown = run("--home", str(tmp_path / "home"), "--port", "0", "--model", "quen")
+    assert unknown.returncode == 1
+    assert "neither a GGUF file nor a registered model" in unknown.stderr
+    for failed in (taken, locked, unknown):
+        assert "Traceback" not in failed.stderr
+
+
+def test_listening_to_the_network_is_a_loud_choice(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "home", ["--host", "0.0.0.0"]) as server:
+        assert "WARNING: listening on 0.0.0.0" in server.log.read_text()
+
+
+def test_importing_the_server_imports_neither_llama_cpp_nor_torch() -> None:
+    code = "import sys, llamaleon_server.__main__; print({'llama_cpp', 'torch'} & set(sys.modules))"
+    started = time.perf_counter()
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+    assert time.perf_counter() - started < 5

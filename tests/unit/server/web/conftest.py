@@ -1,0 +1,18 @@
+"""The API over a base named `tiny` with a ChatML template, and one named `bare` without a template."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.api import CHATML, Api, running_api
+from tests.unit.server.registry.small import write_base
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    tiny = write_base(tmp_path / "tiny.gguf", template=CHATML)
+    bare = write_base(tmp_path / "bare.gguf", seed=1)
+    async with running_api(tmp_path / "home", tiny, bare) as running:
+        yield running
