@@ -1,1 +1,1 @@
-"""The llamaleon command: an HTTP client like any other."""
+"""The `llamaleon` command and the small Python client beneath it: HTTP only, nothing of ours imported."""

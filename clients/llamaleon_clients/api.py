@@ -1,0 +1,205 @@
+"""The Python client that every command uses: thin over httpx, synchronous, with typed errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from llamaleon_clients.errors import ServerRefused, ServerUnreachable
+
+Json = dict[str, Any]
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class Client:
+    """One server. An error for an answer raises `ServerRefused`, no answer `ServerUnreachable`."""
+
+    def __init__(
+        self, url: str, *, timeout_s: float = 600.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout_s, connect=5.0),
+            transport=transport,
+            # A proxy of the environment cannot reach this machine's loopback.
+            trust_env=urlsplit(self.url).hostname not in LOOPBACK,
+            verify=self.url.startswith(
+                "https"
+            ),  # reading the CA bundle costs 50 ms that plain HTTP never needs
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # ------------------------------------------------------------ models
+
+    def health(self) -> Json:
+        return self._json("GET", "/health")
+
+    def models(self) -> list[Json]:
+        return list(self._json("GET", "/v1/models")["data"])
+
+    def model(self, name: str) -> Json:
+        return self._json("GET", f"/v1/models/{_segment(name)}")
+
+    def show(self, name: str) -> Json:
+        return self._json("GET", f"/llamaleon/models/{_segment(name)}")
+
+    def ps(self) -> Json:
+        return self._json("GET", "/llamaleon/ps")
+
+    def add_base(self, path: Path, name: str | None = None) -> Json:
+        return self._json("POST", "/llamaleon/bases", json=_present(path=str(path.resolve()), name=name))
+
+    def remove_base(self, name: str) -> None:
+        self._send("DELETE", f"/llamaleon/bases/{_segment(name)}")
+
+    def add_adapter(self, name: str, path: Path, *, base: str | None = None, replace: bool = False) -> str:
+        body = _present(
+            lora_name=name, lora_path=str(path.resolve()), base_model_name=base, load_inplace=replace or None
+        )
+        return self._send("POST", "/v1/load_lora_adapter", json=body).text
+
+    def remove_adapter(self, name: str) -> None:
+        """Every version of it; also of one that no longer fits its base."""
+        self._send("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+
+    # ------------------------------------------------------------ fine-tuning
+
+    def upload(self, path: Path) -> Json:
+        with path.open("rb") as file:
+            return self._json(
+                "POST", "/v1/files", files={"file": (path.name, file)}, data={"purpose": "fine-tune"}
+            )
+
+    def create_job(self, body: Json) -> Json:
+        return self._json("POST", "/v1/fine_tuning/jobs", json=body)
+
+    def job(self, job_id: str) -> Json:
+        return self._json("GET", f"/v1/fine_tuning/jobs/{_segment(job_id)}")
+
+    def jobs(self, limit: int = 20) -> list[Json]:
+        return list(self._json("GET", "/v1/fine_tuning/jobs", params={"limit": limit})["data"])
+
+    def cancel_job(self, job_id: str) -> Json:
+        return self._json("POST", f"/v1/fine_tuning/jobs/{_segment(job_id)}/cancel")
+
+    def events_since(self, job_id: str, last_id: str | None) -> list[Json]:
+        """Events that came after `last_id` (None: all), oldest first. The server lists newest first."""
+        found: list[Json] = []
+        after: str | None = None
+        while True:
+            params = _present(limit=100, after=after)
+            page = self._json("GET", f"/v1/fine_tuning/jobs/{_segment(job_id)}/events", params=params)
+            for event in page["data"]:
+                if event["id"] == last_id:
+                    return found[::-1]
+                found.append(event)
+            if not page["has_more"] or not page["data"]:
+                return found[::-1]
+            after = page["data"][-1]["id"]
+
+    # ------------------------------------------------------------ chat
+
+    def chat(self, model: str, messages: list[Json], **sampling: Any) -> str:
+        body = {"model": model, "messages": messages, **_present(**sampling)}
+        answer = self._json("POST", "/v1/chat/completions", json=body)
+        return str(answer["choices"][0]["message"]["content"] or "")
+
+    def stream_chat(self, model: str, messages: list[Json], **sampling: Any) -> Generator[str, None, None]:
+        """Pieces of the answer as they come. Closing the iterator ends the request on the server."""
+        body = {"model": model, "messages": messages, "stream": True, **_present(**sampling)}
+        with _reachable(self.url), self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.is_error:
+                response.read()
+                raise _refused(response)
+            for chunk in _sse(response):
+                for choice in chunk.get("choices", ()):
+                    if text := choice["delta"].get("content"):
+                        yield text
+
+    # ------------------------------------------------------------ transport
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        with _reachable(self.url):
+            response = self._http.request(method, path, **arguments)
+        if response.is_error:
+            raise _refused(response)
+        return response
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Json:
+        response = self._send(method, path, **arguments)
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise ServerUnreachable(
+                self.url, f"{path} is not a Llamaleon answer; another program listens there"
+            )
+        return body
+
+
+def _segment(name: str) -> str:
+    """A name as one path segment: bases may contain `/` and `:`."""
+    return quote(name, safe="")
+
+
+def _present(**fields: Any) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+@contextmanager
+def _reachable(url: str) -> Iterator[None]:
+    """The one translation of httpx's failures."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise ServerUnreachable(url, "timed out") from error
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServerUnreachable(url, str(error) or type(error).__name__) from error
+
+
+def _refused(response: httpx.Response) -> ServerRefused:
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    return ServerRefused.from_body(response.status_code, body)
+
+
+def _sse(response: httpx.Response) -> Iterator[Json]:
+    """Data of server-sent events until `[DONE]`; an error event raises.
+
+    Split on line feeds of the bytes: `iter_lines` also splits at U+2028 and U+0085, which an answer may
+    contain.
+    """
+    rest = b""
+    for piece in response.iter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[len(b"data:") :].strip()
+            if data == b"[DONE]":
+                return
+            chunk = json.loads(data)
+            if "error" in chunk:
+                raise ServerRefused.from_body(response.status_code, chunk)
+            yield chunk

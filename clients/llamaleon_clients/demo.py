@@ -1,0 +1,197 @@
+"""The whole loop on the shipped model, offline: ask, train, ask again, measure.
+
+`nano` is a demonstration: small enough to ship and to train in minutes on two cores, and of no other use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from llamaleon_clients import report
+from llamaleon_clients.api import Client, Json
+from llamaleon_clients.console import human_seconds, table
+from llamaleon_clients.errors import ClientError
+from llamaleon_clients.measure import MAX_TOKENS, Example, Score, is_exact, read_examples, score
+from llamaleon_clients.progress import progress_display
+from llamaleon_clients.training import Progress, TrainingRequest, follow, submit
+
+DATA = Path(__file__).parent / "demo_data"
+BASE = "nano"
+NAME = "extractor"
+# What nano's own notes recommend (trainer/llamaleon_trainer/nano/README.md).
+HYPERPARAMETERS: Json = {
+    "n_epochs": 6,
+    "batch_size": 8,
+    "learning_rate": 2e-3,
+    "lora_r": 16,
+    "lora_alpha": 32,
+}
+SEED = 1
+WANTED_EXACT = 0.9
+REAL_MODEL = "llamaleon train DATA --base MODEL.gguf --name NAME"
+SHOWN_CHARACTERS = 400
+
+
+class DemoFailed(ClientError):
+    """The adapter did not learn what the demonstration promises."""
+
+
+@dataclass
+class Demo:
+    """The steps in order, each with its time."""
+
+    client: Client
+    console: Console
+    times: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """
+        Raises:
+            DemoFailed: fewer than `WANTED_EXACT` of the held-out reports come out right.
+        """
+        heldout = read_examples(DATA / "reports_heldout.jsonl")
+        example = heldout[0]
+        adapter = f"{BASE}+{NAME}"
+        self._title(f"1. Ask the base model, {BASE}, for the fields of a report")
+        self.console.print(
+            Panel(escape(example.question), title="a report never trained on", title_align="left")
+        )
+        with self._timed("first answer of the base (loads the model)"):
+            before = self._ask(BASE, example)
+        self.console.print(escape(shown(before)), style="yellow")
+
+        self._title(f"2. Train {adapter} on {len(read_examples(DATA / 'reports_train.jsonl'))} other reports")
+        with self._timed("training, parity check, deployment"):
+            job, progress = self._train()
+        report.print_outcome(self.console, job, progress)
+        report.require_success(job)
+
+        self._title("3. Ask again: same question, same server, another name")
+        after, client_name, seconds = ask_like_a_customer(self.client, adapter, example)
+        self.times["first answer of the adapter"] = seconds
+        self.console.print(f"[dim]asked through {client_name}[/dim]")
+        self.console.print(side_by_side((BASE, before), (adapter, after), example.expected))
+
+        self._title(f"4. The same for all {len(heldout)} held-out reports")
+        scores = {model: self._score(model, heldout) for model in (BASE, adapter)}
+        self.console.print(score_table(scores))
+        self.console.print()
+        self.console.print(time_table(self.times))
+        self._title("5. Use it from Python, while the server runs (`--keep` leaves it running)")
+        self.console.print(report.python_lines(self.client.url, adapter, "…"), markup=False, soft_wrap=True)
+        self.console.print(f"\n{BASE} is a demonstration. With a model of yours:\n[bold]{REAL_MODEL}[/bold]")
+        check(scores[adapter])
+
+    def _title(self, text: str) -> None:
+        self.console.print(f"\n[bold cyan]{escape(text)}[/bold cyan]")
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.times[what] = time.monotonic() - started
+
+    def _ask(self, model: str, example: Example) -> str:
+        return self.client.chat(model, example.messages, temperature=0, max_tokens=MAX_TOKENS)
+
+    def _train(self) -> tuple[Json, Progress]:
+        request = TrainingRequest(
+            data=DATA / "reports_train.jsonl",
+            base=BASE,
+            name=NAME,
+            seed=SEED,
+            hyperparameters=HYPERPARAMETERS,
+        )
+        job = submit(self.client, request)
+        with progress_display(self.console) as display:
+            return follow(self.client, job["id"], display)
+
+    def _score(self, model: str, examples: list[Example]) -> Score:
+        with (
+            self._timed(f"{len(examples)} answers of {model}, 8 at a time"),
+            self.console.status("") as status,
+        ):
+            return score(
+                self.client,
+                model,
+                examples,
+                on_answer=lambda done: status.update(f"{model}: {done}/{len(examples)}"),
+            )
+
+
+def ask_like_a_customer(client: Client, model: str, example: Example) -> tuple[str, str, float]:
+    """The answer, the client that fetched it (the `openai` package if installed), and the seconds."""
+    if importlib.util.find_spec("openai") is None:
+        started = time.monotonic()
+        answer = client.chat(model, example.messages, temperature=0, max_tokens=MAX_TOKENS)
+        return answer, "plain HTTP (the openai package is not installed)", time.monotonic() - started
+    import openai
+
+    messages: Any = example.messages
+    with openai.OpenAI(base_url=f"{client.url}/v1", api_key="-") as customer:
+        started = time.monotonic()
+        completion = customer.chat.completions.create(
+            model=model, messages=messages, temperature=0, max_tokens=MAX_TOKENS
+        )
+        seconds = time.monotonic() - started
+    name = f"the openai package {openai.__version__}, unchanged"
+    return completion.choices[0].message.content or "", name, seconds
+
+
+def shown(answer: str) -> str:
+    """A JSON object with one field a line, other text as it is; long answers cut."""
+    try:
+        fields = [f" {_json(key)}: {_json(value)}" for key, value in json.loads(answer).items()]
+        answer = "{\n" + ",\n".join(fields) + "\n}"
+    except (ValueError, AttributeError):
+        answer = answer.strip() or "(an empty answer)"
+    return answer if len(answer) <= SHOWN_CHARACTERS else answer[:SHOWN_CHARACTERS] + " …"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def side_by_side(before: tuple[str, str], after: tuple[str, str], expected: str) -> Table:
+    """Two answers beside each other, the right one in green."""
+    made = Table(box=box.ROUNDED, expand=True)
+    cells = []
+    for name, answer in (before, after):
+        right = is_exact(answer, expected)
+        made.add_column(f"{name}: {'exact' if right else 'wrong'}", ratio=1, overflow="fold")
+        cells.append(f"[{'green' if right else 'yellow'}]{escape(shown(answer))}[/]")
+    made.add_row(*cells)
+    return made
+
+
+def score_table(scores: dict[str, Score]) -> Table:
+    made = table("", *(f"{model}>" for model in scores))
+    made.add_row("exact match", *(f"{s.exact} of {s.rows}" for s in scores.values()))
+    made.add_row("valid JSON, right fields", *(f"{s.valid} of {s.rows}" for s in scores.values()))
+    return made
+
+
+def time_table(times: dict[str, float]) -> Table:
+    made = table("time", ">")
+    for what, seconds in times.items():
+        made.add_row(what, f"{seconds:.1f} s" if seconds < 60 else human_seconds(seconds))
+    return made
+
+
+def check(adapter: Score) -> None:
+    if adapter.exact < WANTED_EXACT * adapter.rows:
+        found = f"{adapter.exact} of {adapter.rows} held-out reports came out right"
+        raise DemoFailed(f"only {found}; {WANTED_EXACT:.0%} are expected.")

@@ -1,0 +1,94 @@
+"""How a job ended, for people: parity, base against adapter, and the lines of Python that use the result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llamaleon_clients.api import Json
+from llamaleon_clients.console import table
+from llamaleon_clients.errors import ClientError
+from llamaleon_clients.training import Progress
+
+# Keys of an evaluation, what they are called, and how they are written.
+METRICS: Mapping[str, tuple[str, str]] = {
+    "loss": ("loss", "{:.4f}"),
+    "exact_match": ("exact match", "{:.1%}"),
+    "valid_json": ("valid JSON", "{:.1%}"),
+}
+
+
+class JobNotDeployed(ClientError):
+    """The job ended without an adapter that answers; the message carries the server's reason."""
+
+
+def print_outcome(console: Console, job: Json, progress: Progress) -> None:
+    """Parity and evaluation, as far as the job came."""
+    if progress.parity is not None:
+        console.print(parity_line(progress.parity))
+    if progress.evaluation is not None:
+        console.print(evaluation_table(progress.evaluation))
+
+
+def parity_line(parity: Json) -> str:
+    """The trained adapter against the served one; KL in nats per token, the difference in logits."""
+    return (
+        f"Parity over {parity['tokens']:,} tokens: mean KL {parity['mean_kl']:.1e}, "
+        f"largest difference {parity['max_abs_diff']:.1e}"
+    )
+
+
+def evaluation_table(evaluation: Json) -> Table:
+    made = table(f"{evaluation['rows']} held-out rows", "base>", "adapter>")
+    base, adapter = evaluation["base"], evaluation["adapter"]
+    for key, (label, form) in METRICS.items():
+        if key in base or key in adapter:
+            made.add_row(label, _metric(base.get(key), form), _metric(adapter.get(key), form))
+    return made
+
+
+def served_name(job: Json) -> str:
+    """`BASE+SUFFIX` reads best; a job without a suffix has only the long name `ft:BASE:ORG:SUFFIX:ID`."""
+    fine_tuned_model = str(job["fine_tuned_model"])
+    suffix = fine_tuned_model.split(":")[-2]
+    return f"{job['model']}+{suffix}" if suffix else fine_tuned_model
+
+
+def python_lines(url: str, model: str, prompt: str = "Hola") -> str:
+    """Three lines that work when pasted, with the ordinary `openai` package."""
+    messages = f'[{{"role": "user", "content": "{prompt}"}}]'
+    return (
+        "from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{url}/v1", api_key="-")\n'
+        f'print(client.chat.completions.create(model="{model}", messages={messages})'
+        ".choices[0].message.content)"
+    )
+
+
+def require_success(job: Json) -> None:
+    """
+    Raises:
+        JobNotDeployed: the job failed or was cancelled.
+    """
+    if job["status"] == "succeeded":
+        return
+    error = job.get("error") or {}
+    reason = _by_line(error.get("message") or "no reason was given")
+    if job["status"] == "cancelled":
+        raise JobNotDeployed(f"job {job['id']} was cancelled.")
+    if error.get("code") in ("parity_failed", "worse_than_base"):
+        raise JobNotDeployed(f"the adapter was kept but not deployed: {reason}")
+    raise JobNotDeployed(f"job {job['id']} failed: {reason}")
+
+
+def _by_line(reason: str) -> str:
+    """Bad rows beneath each other: the server lists them as `line 3: ...; line 9: ...`."""
+    return re.sub(r" (?=line \d+: )", "\n  ", reason)
+
+
+def _metric(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)

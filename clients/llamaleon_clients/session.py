@@ -1,0 +1,53 @@
+"""From `--url` to a client that answers, and from a path to a name the server knows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llamaleon_clients import local
+from llamaleon_clients.api import Client
+from llamaleon_clients.console import note
+from llamaleon_clients.errors import BadInput
+
+
+def connect(url: str | None) -> Client:
+    """A client of the server at `url`; None means this machine's, started in the background if none runs."""
+    if url is not None:
+        return Client(url)
+    home = local.home_dir()
+    running = local.find(home)
+    if running is None:
+        running, started = local.start(home)
+        if started:
+            log = home / "server.log"
+            note(f"Started a server at {running.url} (log: {log}; stop it with `llamaleon stop`).")
+    return Client(running.url)
+
+
+def connect_if_running(url: str | None) -> Client | None:
+    if url is not None:
+        return Client(url)
+    running = local.find(local.home_dir())
+    return None if running is None else Client(running.url)
+
+
+def existing(path: Path, what: str) -> Path:
+    """`path`, which must be there.
+
+    Raises:
+        BadInput: nothing lies there; `what` says what was looked for.
+    """
+    if not path.exists():
+        raise BadInput(f"{what} {path} does not exist (looked in {Path.cwd()}).")
+    return path
+
+
+def model_name(client: Client, model: str) -> str:
+    """The server's name of `model`: a path to a GGUF file is registered first, a name stays as it is."""
+    path = Path(model).expanduser()
+    looks_like_path = model.lower().endswith(".gguf") and (path.exists() or os.sep in model)
+    if not looks_like_path:
+        return model
+    registered = client.add_base(existing(path, "The model file"))
+    return str(registered["name"])
