@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import openai
-
 from tests.bench.figures import Figure
 from tests.lora import random_lora
 from tests.server import RunningServer
@@ -38,7 +38,7 @@ class Listener(threading.Thread):
 
     def longest_pause_s(self, start: float, end: float) -> float:
         times = [t for t in self.heard if start <= t <= end]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+        return max((b - a for a, b in pairwise(times)), default=0.0)
 
 
 def first_token_s(client: openai.OpenAI, name: str, start: float) -> float:
@@ -71,7 +71,7 @@ def measure(scratch: Path) -> list[Figure]:
         listener.start()
         time.sleep(3)
         busy_from = time.perf_counter()
-        usual = statistics.median(b - a for a, b in zip(listener.heard, listener.heard[1:], strict=False))
+        usual = statistics.median(b - a for a, b in pairwise(listener.heard))
         busy = [drop(client, base, watched, scratch, index) for index in range(DROPS, 2 * DROPS)]
         pause = listener.longest_pause_s(busy_from, time.perf_counter())
         listener.stopped.set()
@@ -79,11 +79,15 @@ def measure(scratch: Path) -> list[Figure]:
     return [
         Figure(
             f"adapter file of {quiet[0][1]:.0f} MiB dropped in, to its first token, 0.5 B-shaped Q8_0",
-            f"{quiet_s * 1e3:.0f} ms", "under 300 ms", {"drop_s": quiet_s},
+            f"{quiet_s * 1e3:.0f} ms",
+            "under 300 ms",
+            {"drop_s": quiet_s},
         ),
         Figure("the same while another stream runs", f"{busy_s * 1e3:.0f} ms", None, {"drop_busy_s": busy_s}),
         Figure(
             f"longest pause of that stream meanwhile (usual step {usual * 1e3:.0f} ms)",
-            f"{pause * 1e3:.0f} ms", "one step plus the load", {"pause_s": pause, "usual_s": usual},
+            f"{pause * 1e3:.0f} ms",
+            "one step plus the load",
+            {"pause_s": pause, "usual_s": usual},
         ),
     ]

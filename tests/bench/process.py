@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import psutil
-
 from tests.bench.figures import Figure
 from tests.server import RunningServer
 
@@ -35,7 +34,9 @@ def measure(scratch: Path) -> list[Figure]:
         process = psutil.Process(server.process.pid)
         rss = process.memory_info().rss / 2**20
         foreign = {
-            word for word in ("llama", "ggml", "torch") for m in process.memory_maps()
+            word
+            for word in ("llama", "ggml", "torch")
+            for m in process.memory_maps()
             if word in Path(m.path).name.replace("llamaleon", "")
         }
     finally:
@@ -45,7 +46,9 @@ def measure(scratch: Path) -> list[Figure]:
         Figure("API process, start to first `/health`", f"{up_s:.2f} s", "under 1 s", {"up_s": up_s}),
         Figure(
             f"API process idle, resident (llama.cpp or torch mapped: {', '.join(foreign) or 'none'})",
-            f"{rss:.0f} MiB", "under 120 MB, none", {"rss_mib": rss},
+            f"{rss:.0f} MiB",
+            "under 120 MB, none",
+            {"rss_mib": rss},
         ),
         Figure("`llamaleon --help`", f"{help_s:.2f} s", "under 0.3 s", {"help_s": help_s}),
     ]

@@ -21,7 +21,11 @@ def tokens_per_s(server: RunningServer, model: str, streams: int) -> float:
 
     def one(index: int) -> int:
         done = client.completions.create(
-            model=model, prompt=f"{index} Érase una vez", max_tokens=TOKENS, temperature=0, extra_body={"ignore_eos": True}
+            model=model,
+            prompt=f"{index} Érase una vez",
+            max_tokens=TOKENS,
+            temperature=0,
+            extra_body={"ignore_eos": True},
         )
         return int(done.usage.completion_tokens)
 
@@ -41,8 +45,12 @@ def measure(scratch: Path) -> list[Figure]:
     with RunningServer(scratch / "home", ["--model", str(big)]) as server:
         for model, what in (("half-b-q8_0", "0.5 B-shaped Q8_0"), (NANO.stem, "nano")):
             one, eight = tokens_per_s(server, model, 1), tokens_per_s(server, model, 8)
-            figures.append(Figure(
-                f"8 streams over 1, {what} ({eight:.0f} against {one:.0f} tokens/s)",
-                f"{eight / one:.1f} x", "at least 2 x", {"one_tokens_per_s": one, "eight_tokens_per_s": eight},
-            ))
+            figures.append(
+                Figure(
+                    f"8 streams over 1, {what} ({eight:.0f} against {one:.0f} tokens/s)",
+                    f"{eight / one:.1f} x",
+                    "at least 2 x",
+                    {"one_tokens_per_s": one, "eight_tokens_per_s": eight},
+                )
+            )
     return figures

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.data import shared
 from tests.server import RunningServer
 
@@ -21,7 +20,7 @@ def stories(tmp_path: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def exact(tmp_path: Path) -> Iterator[RunningServer]:
-    """The same in full precision: llama.cpp's F16 cache and its flash attention round by the shape of a batch."""
+    """The same in full precision: an F16 cache and flash attention round by the shape of a batch."""
     model = shared("stories260K/stories260K-f32.gguf")
     settings = ["--model", str(model), "--kv-type", "f32", "--no-flash-attention"]
     with RunningServer(tmp_path / "exact", settings) as server:

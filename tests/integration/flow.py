@@ -62,7 +62,11 @@ def events(client: Any, job_id: str) -> list[Any]:
 def wait_for_step(client: Any, job_id: str, step: int, *, timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if any((event.data or {}).get("step", 0) >= step for event in events(client, job_id) if event.type == "metrics"):
+        if any(
+            (event.data or {}).get("step", 0) >= step
+            for event in events(client, job_id)
+            if event.type == "metrics"
+        ):
             return
         time.sleep(0.1)
     raise TimeoutError(f"{job_id} never reached step {step}: {[e.message for e in events(client, job_id)]}")
@@ -74,5 +78,7 @@ def loss(client: Any, model: str, row: dict[str, str]) -> float:
     scored = client.completions.create(model=model, prompt=text, max_tokens=0, echo=True, logprobs=0)
     logprobs = scored.choices[0].logprobs
     start = len(row["prompt"])
-    kept = [p for p, at in zip(logprobs.token_logprobs, logprobs.text_offset, strict=True) if at >= start]
+    kept: list[float] = [
+        p for p, at in zip(logprobs.token_logprobs, logprobs.text_offset, strict=True) if at >= start
+    ]
     return -sum(kept) / len(kept)

@@ -1,4 +1,4 @@
-"""Adapters by name, through the ordinary client: exact whatever else runs, hot-loaded, replaced mid-stream."""
+"""Adapters by name, through the ordinary client: exact in any company, hot-loaded, replaced mid-stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-
 from tests.data import shared
 from tests.integration.flow import BASE
 from tests.lora import random_lora
@@ -47,9 +46,7 @@ def greedy(client: openai.OpenAI, model: str, prompt: str, tokens: int = 24) -> 
     return done.choices[0].text
 
 
-def test_random_interleavings_say_exactly_what_each_says_alone(
-    exact: RunningServer, tmp_path: Path
-) -> None:
+def test_random_interleavings_say_exactly_what_each_says_alone(exact: RunningServer, tmp_path: Path) -> None:
     client = exact.openai()
     models = [BASE, *add_adapters(exact, tmp_path), f"{BASE}+red*0.5+blue*0.5"]
     alone = {(model, prompt): greedy(client, model, prompt) for model in models for prompt in PROMPTS}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import openai
 import pytest
-
 from tests.integration.flow import BASE, gsm8k_rows, start_job, wait_for, wait_for_step, write_jsonl
 from tests.server import RunningServer
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.integration.flow import BASE, events, gsm8k_rows, loss, start_job, wait_for, write_jsonl
 from tests.server import RunningServer
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.data import REPOSITORY
 
 MAX_LINES = 400
@@ -63,5 +62,14 @@ def test_no_top_level_names_beyond_the_agreed_ones() -> None:
     listed = subprocess.run(
         ["git", "ls-tree", "--name-only", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.split()
-    agreed = {*PACKAGES, "tests", "docs", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile"}
+    agreed = {
+        *PACKAGES,
+        "tests",
+        "docs",
+        ".ci",
+        ".gitignore",
+        "pyproject.toml",
+        "constraints.txt",
+        "Makefile",
+    }
     assert set(listed) <= agreed | {"README.md", "LICENSE"}

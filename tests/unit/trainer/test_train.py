@@ -102,6 +102,17 @@ def test_accumulating_gradients_changes_nothing(tmp_path: Path) -> None:
     assert losses(pieces) == pytest.approx(losses(whole), rel=1e-4)
 
 
+def test_bfloat16_learns_what_float32_does_and_proves_as_exactly(tmp_path: Path) -> None:
+    wide, narrow = (write_job(tmp_path / name, epochs=2, batch_size=4) for name in "ab")
+    change(narrow, precision="bfloat16")
+    run_here(wide)
+    run_here(narrow)
+    assert events(narrow, "started")[0].data["precision"] == "bfloat16"
+    assert events(narrow, "base_checked")[0].data["mean_kl"] < 1e-9
+    assert losses(narrow) == pytest.approx(losses(wide), rel=0.03)
+    assert losses(narrow) != losses(wide)
+
+
 def test_the_loss_is_the_mean_over_the_weight_of_the_step(tmp_path: Path) -> None:
     """Checked against a loss computed from all logits of the untrained model."""
     job = write_job(tmp_path, epochs=1, batch_size=16)
