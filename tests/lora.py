@@ -11,7 +11,7 @@ LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "f
 
 
 def random_lora(base: Path, out: Path, *, seed: int, rank: int = 4, strength: float = 0.6) -> Path:
-    """A GGUF LoRA on every linear layer of `base`; `strength` is the size of `B A x` beside `W x`, roughly."""
+    """A GGUF LoRA on every linear layer of `base`; `strength`: `B A x` beside `W x`, roughly."""
     reader, rng = gguf.GGUFReader(base), np.random.default_rng(seed)
     architecture = reader.fields["general.architecture"].contents()
     writer = gguf.GGUFWriter(out, architecture)

@@ -1,4 +1,4 @@
-"""A real server process for integration tests: `python -m llamaleon_server` on a free port, in its own home."""
+"""A real server process for tests: `python -m llamaleon_server` on a free port, in a home of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 class RunningServer:
-    """Starts on entry, stops on exit; `kill()` is `kill -9`, `start()` again resumes on the same home and port."""
+    """Starts on entry, stops on exit; `kill()` is `kill -9`; `start()` again takes the same home and port."""
 
     def __init__(self, home: Path, arguments: Sequence[str] = ()) -> None:
         self.home = home

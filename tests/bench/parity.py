@@ -5,24 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.bench.figures import Figure
-from tests.data import NANO
+from tests.data import NANO, REPOSITORY
 from tests.integration.flow import events, start_job, wait_for
 from tests.server import RunningServer
 from tests.tiny.quantize import quantize
 
-from llamaleon_clients import demo_data
 
+REPORTS = REPOSITORY / "clients/llamaleon_clients/demo_data/reports_train.jsonl"
 GOALS = {"F32": "1e-6", "F16": "1e-4", "Q8_0": "stated", "Q4_K_M": "stated"}
 
 
 def measure(scratch: Path) -> list[Figure]:
     bases = {kind: quantize(NANO, scratch / f"nano-{kind.lower()}.gguf", kind) for kind in GOALS}
-    rows = (
-        Path(demo_data.__file__)
-        .with_name("reports_train.jsonl")
-        .read_text(encoding="utf-8")
-        .splitlines()[:64]
-    )
+    rows = REPORTS.read_text(encoding="utf-8").splitlines()[:64]
     data = scratch / "rows.jsonl"
     data.write_text("\n".join(rows) + "\n", encoding="utf-8")
     arguments = [part for path in bases.values() for part in ("--model", str(path))]
@@ -37,7 +32,8 @@ def measure(scratch: Path) -> list[Figure]:
             base, adapter = proofs[0], proofs[-1]
             figures.append(
                 Figure(
-                    f"parity on {kind}: base alone {base['mean_kl']:.1e}, largest logit difference {adapter['max_abs_diff']:.1e}",
+                    f"parity on {kind}: base alone {base['mean_kl']:.1e}, "
+                    f"largest logit difference {adapter['max_abs_diff']:.1e}",
                     f"{adapter['mean_kl']:.1e}",
                     GOALS[kind],
                     {"base_kl": base["mean_kl"], "adapter_kl": adapter["mean_kl"]},

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench.figures import Figure
 from tests.data import NANO
 from tests.server import RunningServer
-from tests.tiny.speed_model import speed_model
+from tests.tiny.speed_model import Shape, speed_model
 
 TOKENS = 48
 
@@ -40,10 +40,15 @@ def tokens_per_s(server: RunningServer, model: str, streams: int) -> float:
 
 
 def measure(scratch: Path) -> list[Figure]:
-    big = speed_model(scratch / "half-b-q8_0.gguf")
+    shaped = {
+        kind: speed_model(scratch / f"half-b-{kind.lower()}.gguf", Shape(quantization=kind))
+        for kind in ("Q4_0", "Q8_0")
+    }
+    models = {NANO.stem: "nano"} | {path.stem: f"0.5 B-shaped {kind}" for kind, path in shaped.items()}
     figures = []
-    with RunningServer(scratch / "home", ["--model", str(big)]) as server:
-        for model, what in (("half-b-q8_0", "0.5 B-shaped Q8_0"), (NANO.stem, "nano")):
+    arguments = [part for path in shaped.values() for part in ("--model", str(path))]
+    with RunningServer(scratch / "home", arguments) as server:
+        for model, what in models.items():
             one, eight = tokens_per_s(server, model, 1), tokens_per_s(server, model, 8)
             figures.append(
                 Figure(
