@@ -10,7 +10,6 @@ from tests.integration.flow import events, start_job, wait_for
 from tests.server import RunningServer
 from tests.tiny.quantize import quantize
 
-
 REPORTS = REPOSITORY / "clients/llamaleon_clients/demo_data/reports_train.jsonl"
 GOALS = {"F32": "1e-6", "F16": "1e-4", "Q8_0": "stated", "Q4_K_M": "stated"}
 
