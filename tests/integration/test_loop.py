@@ -24,7 +24,7 @@ def test_a_real_model_learns_from_real_rows(stories: RunningServer, tmp_path: Pa
     adapted = sum(loss(client, job.fine_tuned_model, row) for row in unseen) / len(unseen)
     assert adapted < base - 0.5
     assert loss(client, f"{BASE}+math", unseen[0]) == pytest.approx(
-        loss(client, job.fine_tuned_model, unseen[0])
+        loss(client, job.fine_tuned_model, unseen[0]), abs=1e-3
     )
 
     # The proof travels with the job: parity on an F32 base is the rounding of two float32 programs.

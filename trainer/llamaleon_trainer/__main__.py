@@ -17,8 +17,8 @@ from .events import EventWriter
 from .inputs import read_inputs
 from .lock import JobLocked, job_lock
 
-# OpenMP's threads spin while they wait for one another; beside a busy program (an engine that serves) that made
-# a step nine times slower, sleeping twice. On an idle machine sleeping costs 3 %.
+# OpenMP's threads spin while they wait for one another. Beside a busy program (an engine that serves) that
+# made a step nine times slower, sleeping only twice; on an idle machine sleeping costs 3 %.
 OPENMP_WAITING = ("OMP_WAIT_POLICY", "passive")
 
 
