@@ -36,9 +36,10 @@ class Scorer:
             logits = self._picked_logits(batch.tokens, batch.picks)
         logits = logits.float()
         losses = functional.cross_entropy(logits, batch.targets, reduction="none")
-        correct = int((logits.detach().argmax(-1) == batch.targets).sum())
+        counted = batch.weights > 0
+        correct = int(((logits.detach().argmax(-1) == batch.targets) & counted).sum())
         weight = float(batch.weights.sum())
-        return Score((losses * batch.weights).sum(), weight, correct, len(batch.targets))
+        return Score((losses * batch.weights).sum(), weight, correct, int(counted.sum()))
 
     @torch.no_grad()
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
