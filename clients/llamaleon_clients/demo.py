@@ -31,10 +31,10 @@ from llamaleon_clients.training import Progress, TrainingRequest, follow, submit
 DATA = Path(__file__).parent / "demo_data"
 BASE = "nano"
 NAME = "extractor"
-# What nano's own notes recommend (trainer/llamaleon_trainer/nano/README.md).
+# Three settings gave 92 to 96 of 100 held-out reports, which is noise; this one is the quickest.
 HYPERPARAMETERS: Json = {
-    "n_epochs": 6,
-    "batch_size": 8,
+    "n_epochs": 4,
+    "batch_size": 4,
     "learning_rate": 2e-3,
     "lora_r": 16,
     "lora_alpha": 32,

@@ -157,14 +157,29 @@ def show(
     if as_json:
         console.print_json(details)
         return
-    lines = _flat(details)
+    lines = _flat(_in_short(details))
     width = max(len(key) for key, _ in lines)
     for key, value in lines:
         sys.stdout.write(f"{key.ljust(width)}  {value}\n")
 
 
+def _in_short(details: dict[str, Any]) -> dict[str, Any]:
+    """Without what only programs compare (fingerprints) and what the versions say again; `--json` has all."""
+    short = {
+        key: value for key, value in details.items() if key not in ("fingerprint", "versions", "manifest")
+    }
+    manifest = dict(details.get("manifest") or {})
+    manifest.pop("base", None)
+    if "target_tensors" in manifest:
+        manifest["target_tensors"] = len(manifest["target_tensors"])
+    for version in details.get("versions") or ():
+        facts = (version.get(key) for key in ("state", "reason", "fine_tuned_model", "path"))
+        short[f"version {version['version']}"] = "  ".join(str(fact) for fact in facts if fact)
+    return {**short, **manifest}
+
+
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested details as `training.epochs  3` lines; lists of plain values on one line."""
+    """Nested details as `training.n_epochs  3` lines; lists of plain values on one line."""
     if isinstance(value, dict):
         return [
             line
@@ -185,6 +200,8 @@ def _readable(key: str, value: Any) -> str:
 
     if key == "created":
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return human_bytes(value) if key == "bytes" else str(value)
 
 

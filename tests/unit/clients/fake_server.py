@@ -204,8 +204,13 @@ class FakeServer:
             {
                 "name": name,
                 "base": None,
-                "manifest": {"rank": 16, "training": {"epochs": 3}},
-                "versions": [{"version": 1}],
+                "manifest": {
+                    "rank": 16,
+                    "base": {"vocab_size": 512},
+                    "target_tensors": ["blk.0.attn_q.weight", "blk.0.attn_v.weight"],
+                    "training": {"n_epochs": 3, "learning_rate": 0.002000001},
+                },
+                "versions": [{"version": 1, "state": "deployed", "reason": None, "path": "/h/señor.gguf"}],
             }
         )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_long_answers_are_cut_and_json_is_laid_out() -> None:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_command_leaves_nothing_behind_unless_asked(
-    fast_demo: FakeServer, llamaleon: Llamaleon, monkeypatch: pytest.MonkeyPatch, keep: bool
+    fast_demo: FakeServer, llamaleon: Llamaleon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keep: bool
 ) -> None:
     homes: list[Path] = []
     stopped: list[local.Running] = []
@@ -101,6 +102,7 @@ def test_the_command_leaves_nothing_behind_unless_asked(
 
     monkeypatch.setattr(local, "start", start)
     monkeypatch.setattr(local, "stop", stopped.append)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     result = llamaleon("demo", *(["--keep"] if keep else []))
 

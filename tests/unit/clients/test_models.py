@@ -92,13 +92,21 @@ def test_rm_of_an_unknown_name_is_an_error(llamaleon: Llamaleon, server: FakeSer
 def test_show_flattens_what_is_nested(llamaleon: Llamaleon, server: FakeServer) -> None:
     lines = llamaleon("show", "nano+señor", "--url", server.url).stdout.splitlines()
 
-    shown = {line.split()[0]: line.split()[1] for line in lines if line.strip()}
-    assert shown == {
-        "name": "nano+señor",
-        "manifest.rank": "16",
-        "manifest.training.epochs": "3",
-        "versions[0].version": "1",
-    }
+    assert [" ".join(line.split()) for line in lines] == [
+        "name nano+señor",
+        "version 1 deployed /h/señor.gguf",
+        "rank 16",
+        "target_tensors 2",
+        "training.n_epochs 3",
+        "training.learning_rate 0.002",
+    ]
+
+
+def test_show_for_scripts_is_complete(llamaleon: Llamaleon, server: FakeServer) -> None:
+    details = json.loads(llamaleon("show", "nano+señor", "--json", "--url", server.url).stdout)
+
+    assert details["manifest"]["base"] == {"vocab_size": 512}
+    assert details["versions"][0]["state"] == "deployed"
 
 
 def test_ps_without_a_server_starts_none(llamaleon: Llamaleon, home: Path) -> None:
