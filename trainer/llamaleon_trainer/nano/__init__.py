@@ -1,0 +1,1 @@
+"""The tiny model that ships: its generated text, its training and its GGUF file."""
