@@ -75,7 +75,7 @@ class Ingester:
     def _base_checked(self, event: Event) -> None:
         self._say(
             event,
-            f"The trainer computes the base that is served: mean KL {event.data['mean_kl']:.2g} per token",
+            f"Base in the trainer against the served one: mean KL {event.data['mean_kl']:.2g} per token",
             once="base_checked",
         )
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from llamaleon_server.errors import EngineFailed, EngineUnavailable, LlamaleonError
+from llamaleon_server.errors import AdapterRefused, EngineFailed, EngineUnavailable, LlamaleonError
 from llamaleon_server.jobs import finish
 from llamaleon_server.jobs.events import Ingester
 from llamaleon_server.jobs.failure import JobFailed
@@ -21,6 +21,7 @@ from llamaleon_server.registry.files import StoredFile
 from llamaleon_server.registry.jobstore import FAILED, QUEUED, SUCCEEDED, JobError, JobRecord
 from llamaleon_server.registry.records import RETIRED, AdapterVersion
 from llamaleon_server.registry.registry import Registry
+from llamaleon_server.registry.resolve import refuse_other_base
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.settings import Settings
 
@@ -266,6 +267,10 @@ class Pipeline:
         version = self._registry.by_ft_name(self.ft_name(record))
         if version is None or version.state == RETIRED:
             raise JobFailed("adapter_deleted", "The adapter was deleted before the job had finished.")
+        try:
+            refuse_other_base(version.manifest, version.model, finish.base_of(self._registry, record))
+        except AdapterRefused as error:
+            raise JobFailed("base_changed", f"The base changed under the job: {error.message}") from error
         return version
 
     def _finisher(self, record: JobRecord) -> finish.Finisher:

@@ -97,7 +97,7 @@ async def prepare(
         raise JobFailed(
             "invalid_hyperparameter",
             f"max_sequence_tokens is {longest}, but `{base.name}` is served with a context of "
-            f"{context_tokens} tokens: ask for less, or serve with a larger --context-tokens.",
+            f"{context_tokens} tokens: ask for less, or serve with a larger --context.",
             "method.supervised.hyperparameters.max_sequence_tokens",
         )
     encoder = Encoder(engine, base)

@@ -68,20 +68,25 @@ async def unload(request: Request) -> Response:
 
 
 async def show(request: Request) -> Response:
-    """Everything known about a base, or about an adapter with its versions, training and evaluation."""
+    """Everything known about a base, or about an adapter with its versions, training and evaluation.
+
+    Also about what cannot be served now: a base whose file is gone, an adapter that no longer fits.
+    """
     name = request.path_params["name"]
     registry = services_of(request).registry
-    target = registry.resolve(name)
-    if not target.adapters:
-        adapters = sorted({v.model for v in registry.adapters() if v.base == target.base.name})
-        return json_response({**_base(target.base), "adapters": adapters})
+    for base in registry.bases():
+        if base.name == name:
+            adapters = sorted({v.model for v in registry.adapters() if v.base == name})
+            return json_response({**_base(base), "adapters": adapters})
     versions = registry.versions(name)
-    [*_, (newest, _weight)] = target.adapters
+    newest = registry.deployed(versions[-1].base, versions[-1].adapter)
+    if newest is None or newest not in versions:  # none is deployed, or one version was asked for
+        newest = versions[-1]
     return json_response(
         {
             "name": name,
             "kind": "adapter",
-            "base": target.base.name,
+            "base": newest.base,
             "fine_tuned_model": newest.ft_name,
             "version": newest.version,
             "manifest": newest.manifest,

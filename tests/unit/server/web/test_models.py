@@ -49,6 +49,16 @@ async def test_a_model_is_found_by_every_form_of_its_name(adapted: Api, name: st
         assert answer.json()["model"] == name
 
 
+async def test_what_cannot_be_served_is_still_shown_and_removed(adapted: Api, tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").unlink()
+    assert (await adapted.chat(model="tiny+tono")).status_code == 404
+    shown = (await adapted.http.get("/llamaleon/models/tiny+tono")).json()
+    assert (shown["base"], shown["version"]) == ("tiny", 2)
+    assert (await adapted.http.get("/llamaleon/models/tiny")).json()["missing"]
+    assert (await adapted.http.delete("/v1/models/tiny+tono")).json()["deleted"]
+    assert (await adapted.http.get("/llamaleon/models/tiny+tono")).status_code == 404
+
+
 async def test_names_with_slashes_and_colons(api: Api, tmp_path: Path) -> None:
     path = write_base(tmp_path / "other.gguf", seed=5, template=CHATML)
     name = "org/model:0.5b"
