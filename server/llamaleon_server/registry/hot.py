@@ -7,13 +7,14 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from llamaleon_convert.errors import ConvertError
-from llamaleon_convert.header import read_header
+from llamaleon_convert.header import Header, read_header
 from llamaleon_convert.manifest import Manifest, differences, manifest_of
 from llamaleon_server.errors import AdapterRefused, BadRequest, NotFound
 from llamaleon_server.registry import blobs
@@ -117,10 +118,21 @@ def _fit_gguf(path: Path, candidates: list[Base], incoming: Path) -> _Fit:
             raise _refused(path, reasons)
         candidates = same
     fits, reasons = _try_each(
-        candidates, lambda base: _Fit(base, copy, check_lora(copy, read_header(base.path), manifest=manifest))
+        candidates, lambda base: _Fit(base, copy, check_lora(copy, _base_header(base), manifest=manifest))
     )
     reasons = {name: reason.replace(str(copy), str(path)) for name, reason in reasons.items()}
     return _only(path, fits, reasons, manifest.base_name)
+
+
+def _base_header(base: Base) -> Header:
+    stat = base.path.stat()
+    return _header(base.path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _header(path: Path, _size: int, _modified_ns: int) -> Header:
+    """With a vocabulary of 150,000 reading it takes 40 ms, a third of a hot load, and a few megabytes."""
+    return read_header(path)
 
 
 def _fit_peft(path: Path, candidates: list[Base], incoming: Path) -> _Fit:

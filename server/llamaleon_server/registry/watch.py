@@ -23,7 +23,7 @@ from llamaleon_server.registry.registry import Registry
 log = logging.getLogger(__name__)
 
 DEBOUNCE_MS = 60
-STEP_MS = 20
+STEP_MS = 10
 SETTLE_S = 0.03  # unchanged for so long: the writer has finished
 PATIENCE_S = 2.0  # unchanged for so long and still unreadable: it is bad, not unfinished
 RETRY_S = 1.0
@@ -95,7 +95,7 @@ class Watcher:
     async def _settle(self, entry: Path) -> None:
         """Take in what lies there, as often as it changes meanwhile; ends when it is what was taken."""
         bad_since: float | None = None
-        pause_s = SETTLE_S
+        pause_s: float | None = None
         while True:
             stamp = _stamp(entry)
             known = self._registry.watched.get(entry)
@@ -105,9 +105,11 @@ class Watcher:
                 return
             if known is not None and known.stamp == stamp and known.reason is None:
                 return
+            # A file that was moved in has been whole for long: its times say so, and nobody need wait.
+            pause_s = max(0.0, SETTLE_S - _quiet_s(stamp)) if pause_s is None else pause_s
             await asyncio.sleep(pause_s)
             if _stamp(entry) != stamp:
-                bad_since, pause_s = None, SETTLE_S
+                bad_since, pause_s = None, None
                 continue
             reason = await self._take(entry, stamp, known)
             if reason is None:
@@ -117,7 +119,7 @@ class Watcher:
             if time.monotonic() - bad_since >= PATIENCE_S:
                 self._fail(entry, stamp, known, reason)
                 return
-            pause_s *= 2
+            pause_s = max(SETTLE_S, 2 * pause_s)
 
     async def _take(self, entry: Path, stamp: str, known: WatchedFile | None) -> str | None:
         """None when it was taken in, else why not."""
@@ -156,6 +158,12 @@ class Watcher:
 
 def _name(entry: Path) -> str:
     return entry.stem if entry.is_file() else entry.name
+
+
+def _quiet_s(stamp: str) -> float:
+    """Seconds since anything in a stamp was last written."""
+    files = msgspec.json.decode(stamp, type=list[tuple[str, int, int, int]])
+    return time.time() - max(modified_ns for _, _, modified_ns, _ in files) / 1e9
 
 
 def _stamp(entry: Path) -> str | None:
