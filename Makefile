@@ -38,7 +38,7 @@ format: setup  ## rewrite in the house style
 	$(BIN)/ruff format .
 
 bench: setup  ## the figures in docs/benchmarks.md, measured here
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench --write
 
 nano: setup  ## train the model that ships again, from nothing (hours on a CPU)
 	$(BIN)/python -m llamaleon_trainer.nano

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import llama_cpp
 
+from tests.tiny.reference import start_backend
+
 PREFIX = "LLAMA_FTYPE_MOSTLY_"
 KINDS = {
     "F32": llama_cpp.LLAMA_FTYPE_ALL_F32,
@@ -21,6 +23,7 @@ def quantize(source: Path, target: Path, kind: str) -> Path:
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(sorted(KINDS))}")
+    start_backend()  # which also keeps the log to errors
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = KINDS[kind]
     params.nthread = 1

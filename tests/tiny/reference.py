@@ -72,12 +72,17 @@ class Model:
         llama_cpp.llama_set_adapters_lora(self._context, handles, len(loras), scales)
 
 
+def start_backend() -> None:
+    """llama.cpp, silent but for errors, which go to `messages`."""
+    llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+
+
 @contextmanager
 def open_model(gguf: Path) -> Iterator[Model]:
     """Raises: RuntimeError with llama.cpp's own message if it does not load the file."""
     messages.clear()
-    llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
+    start_backend()
     model_params = llama_cpp.llama_model_default_params()
     model_params.use_mmap = False
     model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), model_params)

@@ -48,6 +48,10 @@ def _run(job_dir: Path) -> int:
     except JobFailed as error:
         traceback.print_exc()
         events.write("failed", code=error.code, message=str(error))
+    except ModuleNotFoundError as error:
+        traceback.print_exc()
+        message = f"{error}. Install what training needs: pip install 'llamaleon[train]'."
+        events.write("failed", code="not_installed", message=message)
     except Exception as error:
         traceback.print_exc()
         code, message = _unexpected(error)

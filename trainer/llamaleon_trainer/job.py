@@ -82,8 +82,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
     warning       message
     finished      steps, trained_tokens, seconds, adapter   (path)
     cancelled     step
-    failed        code, message    (code: base_mismatch, base_unsupported, out_of_memory, bad_job, diverged,
-                  internal)
+    failed        code, message    (code: base_mismatch, base_unsupported, out_of_memory, bad_job,
+                  not_installed, diverged, internal)
 
     A trainer killed and started again goes on from its newest checkpoint: `started` comes again with
     `resumed_from_step`, and `step` and `eval` events come again for the steps after it. The later one holds.

@@ -24,8 +24,14 @@ def main() -> int:
     except msgspec.MsgspecError as error:
         channel.send(Fatal(f"The engine takes its options as one JSON argument: {error}"))
         return 2
-    from llamaleon_server.engine.process import run
-
+    try:
+        from llamaleon_server.engine.process import run
+    except ModuleNotFoundError as error:
+        channel.send(Fatal(f"{error}. Install what engines need: pip install 'llamaleon[engine]'."))
+        return 1
+    except (OSError, RuntimeError) as error:  # llama_cpp is there, its native library is not or does not fit
+        channel.send(Fatal(f"llama.cpp's library cannot be loaded: {error}. Reinstall llama-cpp-python."))
+        return 1
     return run(options, channel)
 
 
