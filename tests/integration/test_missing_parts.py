@@ -22,9 +22,9 @@ def hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_serving_without_llama_cpp(hide: Path, tmp_path: Path) -> None:
     (hide / "llama_cpp.py").write_text("raise ModuleNotFoundError(\"No module named 'llama_cpp'\")\n")
-    with RunningServer(tmp_path / "home") as server:
-        with pytest.raises(openai.APIStatusError, match=r"llamaleon\[engine\]"):
-            server.openai(max_retries=0).completions.create(model=NANO.stem, prompt="Hola")
+    wanted = pytest.raises(openai.APIStatusError, match=r"llamaleon\[engine\]")
+    with RunningServer(tmp_path / "home") as server, wanted:
+        server.openai(max_retries=0).completions.create(model=NANO.stem, prompt="Hola")
 
 
 def test_training_without_torch(hide: Path, tmp_path: Path) -> None:
