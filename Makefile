@@ -12,12 +12,17 @@ help:  ## this list
 
 setup: $(READY)  ## a virtual environment with everything, versions pinned by constraints.txt
 
-# llama-cpp-python is compiled once (3 to 5 minutes on 2 cores); pip keeps the wheel in its cache.
+# pip keeps the wheel that it compiles of llama-cpp-python in its cache: other clones need not do it again.
+INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt
 $(READY): pyproject.toml constraints.txt
-	@echo "== setting up $(VENV): the first time compiles llama.cpp, 3 to 5 minutes"
+	@echo "== setting up $(VENV)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt torch
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[engine,train,demo,dev]'
+	@echo "== 1 of 3: torch"
+	$(INSTALL) torch
+	@echo "== 2 of 3: llama.cpp, compiled the first time (3 to 5 minutes on 2 cores)"
+	$(INSTALL) llama-cpp-python
+	@echo "== 3 of 3: everything else"
+	$(INSTALL) -e '.[engine,train,demo,dev]'
 	$(BIN)/python -c 'import llama_cpp, torch, llamaleon_server'
 	touch $(READY)
 
