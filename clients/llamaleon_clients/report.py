@@ -64,7 +64,7 @@ def python_lines(url: str, model: str, prompt: str = "Hola") -> str:
     return (
         "from openai import OpenAI\n"
         f'client = OpenAI(base_url="{url}/v1", api_key="-")\n'
-        f'print(client.chat.completions.create(model="{model}", messages={messages})'
+        f'print(client.chat.completions.create(model="{model}", temperature=0, messages={messages})'
         ".choices[0].message.content)"
     )
 
