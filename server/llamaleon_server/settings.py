@@ -17,8 +17,15 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     gpu_layers: int | None = None
     context_tokens: int | None = None
-    parallel_sequences: int = 8
+    parallel_sequences: int = 32
+    kv_tokens: int | None = None
     batch_tokens: int = 512
+    step_target_s: float = 0.25
+    speculation: bool = True
+    mixing: bool = True
+    bank_ranks: int = 256
+    adapter_ram_bytes: int = 4 << 30
+    prefix_ram_bytes: int = 1 << 30
     threads: int | None = None
     flash_attention: bool | None = None
     kv_type: str = "f16"

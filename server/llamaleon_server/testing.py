@@ -156,12 +156,9 @@ class FakeEngine:
             waiting=0,
             kv_used_tokens=0,
             kv_total_tokens=self._context_tokens,
-            cached_prefix_tokens=0,
             adapters=list(self.adapters),
-            steps=self._steps,
-            tokens_out=self._steps,
-            last_step_s=0.0,
             resident_bytes=0,
+            step=protocol.StepStatus(steps=self._steps, tokens_out=self._steps),
         )
 
     async def _generate(self, message: Generate) -> None:

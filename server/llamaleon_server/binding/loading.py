@@ -18,7 +18,9 @@ from llamaleon_server.binding.model import Model
 DEFAULT_CONTEXT_TOKENS = 8192
 KV_SHARE = 4  # the KV cache takes at most this part of the free memory, unless one sequence needs more
 CACHED_PREFIXES = 32  # sequence numbers beside the running ones; they cost no memory of their own...
-CACHED_STATES = 4  # ...but a recurrent model keeps a whole state for each
+CACHED_STATES = 4  # ...but a recurrent model keeps a whole state for each,
+RUNNING_STATES = 8  # of the running ones too
+KV_CONTEXTS = 8  # full contexts that the KV cache holds, if memory allows
 MAX_RUNNING_SEQUENCES = 128  # llama.cpp knows 256 numbers
 CELL_TOKENS = 256  # llama.cpp rounds the KV cache up to this
 GPU_RESERVE_BYTES = 1 << 30  # compute buffers and the driver's own
@@ -32,6 +34,7 @@ class LoadOptions:
     path: Path
     gpu_layers: int | None
     context_tokens: int | None
+    kv_tokens: int | None
     running_sequences: int
     batch_tokens: int
     threads: int | None
@@ -44,12 +47,13 @@ class LoadOptions:
 class Loaded:
     """`context_tokens` is the most that one sequence may use, `output_rows` the most logits of one pass.
 
-    `sequences` are the numbers there are: for running sequences, the rest for prefixes.
+    `sequences` are the numbers there are: `running_sequences` for what runs, the rest for prefixes.
     """
 
     model: Model
     context: Context
     context_tokens: int
+    running_sequences: int
     sequences: int
     batch_tokens: int
     output_rows: int
@@ -101,7 +105,10 @@ def _open(
     try:
         longest = options.context_tokens or min(model.train_context_tokens, DEFAULT_CONTEXT_TOKENS)
         batch_tokens = max(options.batch_tokens, options.running_sequences)
-        sequences = options.running_sequences + (CACHED_STATES if model.keeps_state else CACHED_PREFIXES)
+        running, cached = options.running_sequences, CACHED_PREFIXES
+        if model.keeps_state:
+            running, cached = min(running, RUNNING_STATES), CACHED_STATES
+        sequences = running + cached
         rows = min(OUTPUT_BYTES // (4 * model.vocabulary.size), batch_tokens)
         wanted = ContextOptions(
             kv_tokens=_kv_tokens(model, options, longest),
@@ -120,6 +127,7 @@ def _open(
         model=model,
         context=context,
         context_tokens=min(longest, context.kv_tokens),
+        running_sequences=running,
         sequences=wanted.sequences,
         batch_tokens=batch_tokens,
         output_rows=min(wanted.outputs, batch_tokens),
@@ -140,12 +148,15 @@ def _context(model: Model, wanted: ContextOptions, longest: int) -> Context:
 
 
 def _kv_tokens(model: Model, options: LoadOptions, longest: int) -> int:
-    """Size of the shared cache: a full context for each sequence, if a part of the free memory holds it."""
+    """Size of the shared cache: what was asked for, or some full contexts if the free memory holds them."""
+    if options.kv_tokens is not None:
+        return _rounded(max(longest, options.kv_tokens))
     free = psutil.virtual_memory().available
     if model.gpu_layers:
         free = sum(device.free_bytes for device in library.gpu_devices())
     fitting = free // KV_SHARE // model.kv_bytes_per_token(KV_TYPES[options.kv_type][1])
-    return _rounded(max(longest, min(longest * options.running_sequences, fitting)))
+    wanted = longest * min(options.running_sequences, KV_CONTEXTS)
+    return _rounded(max(longest, min(wanted, fitting)))
 
 
 def _rounded(tokens: int) -> int:

@@ -6,7 +6,6 @@ dump of logits is evaluated.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from llamaleon_server.binding.loading import Loaded
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.bank import AdapterBank
 from llamaleon_server.engine.dump import LogitsDump
+from llamaleon_server.engine.grouping import GroupByAdapters
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.postprocess import NotFinite, Postprocessor
 from llamaleon_server.engine.prefix import PrefixCache
@@ -38,24 +38,23 @@ class Engine:
         self._loaded = loaded
         self._vocabulary = model.vocabulary
         self._bank = AdapterBank(AdapterLoader(model), context)
-        spare = loaded.sequences - options.parallel_sequences
+        spare = loaded.sequences - loaded.running_sequences
         self._kv = KvCache(context, context.kv_tokens, loaded.sequences, model.window_tokens)
         self._prefixes = PrefixCache(
             self._kv, limit=spare, max_tokens=loaded.context_tokens, whole_only=model.keeps_state
         )
         limits = Limits(
             context_tokens=loaded.context_tokens,
-            running=options.parallel_sequences,
+            running=loaded.running_sequences,
             waiting=options.queue_limit,
             batch_tokens=loaded.batch_tokens,
             output_rows=loaded.output_rows,
         )
-        self._scheduler = Scheduler(self._kv, self._prefixes, limits)
+        self._scheduler = Scheduler(self._kv, self._prefixes, limits, GroupByAdapters())
         self._runner = Runner(context, self._bank, loaded.batch_tokens)
         self._postprocessor = Postprocessor(model.vocabulary, context, loaded.context_tokens)
         self._dumps: deque[LogitsDump] = deque()
         self._steps = self._tokens_out = 0
-        self._last_step_s = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -68,12 +67,10 @@ class Engine:
             waiting=self._scheduler.waiting,
             kv_used_tokens=self._kv.total - self._kv.free,
             kv_total_tokens=self._kv.total,
-            cached_prefix_tokens=self._prefixes.tokens,
             adapters=self._bank.keys,
-            steps=self._steps,
-            tokens_out=self._tokens_out,
-            last_step_s=self._last_step_s,
             resident_bytes=resident_bytes,
+            step=protocol.StepStatus(steps=self._steps, tokens_out=self._tokens_out),
+            prefix=protocol.PrefixStatus(prefixes=len(self._prefixes), tokens=self._prefixes.tokens),
         )
 
     # ------------------------------------------------------------ messages
@@ -149,14 +146,12 @@ class Engine:
 
     def step(self) -> None:
         """Advance all requests of one adapter set by one pass, and a dump by one piece."""
-        began = time.monotonic()
         if spans := self._scheduler.schedule():
             results = self._run(spans)
             deltas = self._postprocess(results)
             if deltas:
                 self._send(protocol.Step(deltas))
             self._steps += 1
-            self._last_step_s = time.monotonic() - began
         if self._dumps:
             self._advance_dump()
         self._sweep()

@@ -103,7 +103,7 @@ def run(options: protocol.EngineOptions, channel: Channel) -> int:
         return 1
     work: queue.SimpleQueue[Work] = queue.SimpleQueue()
     engine = Engine(loaded, options, channel.send)
-    channel.send(_ready(loaded, options, time.monotonic() - began))
+    channel.send(_ready(loaded, time.monotonic() - began))
     Reader(channel, loaded, engine, work).start()
     _serve(engine, work)
     loaded.context.close()
@@ -143,6 +143,7 @@ def _load_options(options: protocol.EngineOptions) -> LoadOptions:
         path=Path(options.model_path),
         gpu_layers=options.gpu_layers,
         context_tokens=options.context_tokens,
+        kv_tokens=options.kv_tokens,
         running_sequences=options.parallel_sequences,
         batch_tokens=options.batch_tokens,
         threads=options.threads,
@@ -176,13 +177,13 @@ def _progress(channel: Channel) -> _Progress:
     return _Progress(channel)
 
 
-def _ready(loaded: Loaded, options: protocol.EngineOptions, load_s: float) -> protocol.Ready:
+def _ready(loaded: Loaded, load_s: float) -> protocol.Ready:
     model, vocabulary = loaded.model, loaded.model.vocabulary
     return protocol.Ready(
         n_vocab=vocabulary.size,
         context_tokens=loaded.context_tokens,
         train_context_tokens=model.train_context_tokens,
-        parallel_sequences=options.parallel_sequences,
+        parallel_sequences=loaded.running_sequences,
         bos_token_id=vocabulary.bos,
         eos_token_id=vocabulary.eos,
         end_token_ids=sorted(vocabulary.end_tokens),

@@ -78,8 +78,9 @@ class Cancel(Struct, frozen=True, tag="cancel"):
 
 
 class LoadAdapter(Struct, frozen=True, kw_only=True, tag="load_adapter"):
-    """Make an adapter usable. Idempotent by key. Reply: `AdapterLoaded`.
+    """Make an adapter usable. Idempotent by key, the pin aside. Reply: `AdapterLoaded`.
 
+    A pinned adapter stays in the bank, whatever else is asked for; `pinned` None leaves that as it is.
     Failed with code `adapter_refused` if the file does not fit the base, or if a tensor of it would be
     silently ignored by the model's graph (named in the message).
     """
@@ -87,6 +88,7 @@ class LoadAdapter(Struct, frozen=True, kw_only=True, tag="load_adapter"):
     id: int
     key: str
     path: str
+    pinned: bool | None = None
 
 
 class UnloadAdapter(Struct, frozen=True, kw_only=True, tag="unload_adapter"):
@@ -177,9 +179,15 @@ class TokenLogprob(Struct, frozen=True, array_like=True):
 
 
 class Timings(Struct, frozen=True, kw_only=True):
+    """Where a request's time went. The two means are over the passes it took part in, itself included."""
+
     queue_s: float
     prefill_s: float
     decode_s: float
+    sequences_in_batch: float = 1.0
+    adapters_in_batch: float = 0.0  # different adapters, the bare base not counted
+    drafted_tokens: int = 0  # guessed ahead by prompt lookup...
+    accepted_tokens: int = 0  # ...and found to be right
 
 
 class Finish(Struct, frozen=True, kw_only=True):
@@ -245,17 +253,79 @@ class AdapterLoaded(Struct, frozen=True, kw_only=True):
     load_s: float
 
 
+class HotAdapter(Struct, frozen=True, kw_only=True):
+    """An adapter in the bank: ranks [first_rank, first_rank + rank) of every tensor."""
+
+    key: str
+    first_rank: int
+    rank: int
+    pinned: bool
+    users: int  # sequences that run under it
+
+
+class BankStatus(Struct, frozen=True, kw_only=True):
+    """What of the adapters lies where. `mixing` False: one adapter set per pass, for the `reason` given."""
+
+    mixing: bool
+    reason: str | None = None
+    total_ranks: int = 0
+    used_ranks: int = 0
+    bytes: int = 0  # of the bank
+    hot: list[HotAdapter] = []
+    alone: dict[str, str] = {}  # key -> why this adapter cannot share a pass
+    warm_adapters: int = 0  # in RAM, hot ones included
+    warm_bytes: int = 0
+    cold_adapters: int = 0  # known by path only
+    copies: int = 0  # adapters written into the bank so far
+    evictions: int = 0
+    rebuilds: int = 0  # each a re-reserve of the graph
+    last_copy_s: float = 0.0
+
+
+class PrefixStatus(Struct, frozen=True, kw_only=True):
+    """The prefix cache since the start. The hit rate is `hit_tokens / prompt_tokens`."""
+
+    prefixes: int = 0
+    tokens: int = 0
+    limit_tokens: int = 0
+    hits: int = 0  # requests that found something
+    misses: int = 0
+    hit_tokens: int = 0
+    prompt_tokens: int = 0
+    evictions: int = 0
+    stored: int = 0  # idle prefixes moved to RAM, and what they take there
+    stored_bytes: int = 0
+    restored: int = 0  # moved back, so far
+
+
+class StepStatus(Struct, frozen=True, kw_only=True):
+    """Passes since the start; means are over the last few hundred."""
+
+    steps: int = 0
+    mixed_steps: int = 0  # with two or more adapter sets
+    intercepted_steps: int = 0  # whose LoRA products were weighted row by row
+    mean_s: float = 0.0
+    p99_s: float = 0.0
+    host_mean_s: float = 0.0  # our Python's share: all but llama.cpp and the samplers
+    sequences_mean: float = 0.0
+    tokens_mean: float = 0.0
+    adapters_mean: float = 0.0
+    tokens_in: int = 0  # prompt tokens computed
+    tokens_out: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
 class EngineStatus(Struct, frozen=True, kw_only=True):
     running: int
     waiting: int
     kv_used_tokens: int
     kv_total_tokens: int
-    cached_prefix_tokens: int
     adapters: list[str]
-    steps: int
-    tokens_out: int
-    last_step_s: float
     resident_bytes: int
+    step: StepStatus = StepStatus()
+    bank: BankStatus = BankStatus(mixing=False)
+    prefix: PrefixStatus = PrefixStatus()
 
 
 class Reply(Struct, frozen=True, kw_only=True, tag="reply"):
@@ -283,8 +353,15 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     model_path: str
     gpu_layers: int | None = None  # None: as many as fit
     context_tokens: int | None = None  # per sequence; None: the model's own, at most 8192
-    parallel_sequences: int = 8
+    parallel_sequences: int = 32  # most that run at once; free cells in the KV cache decide how many do
+    kv_tokens: int | None = None  # cells shared by all sequences; None: what fits
     batch_tokens: int = 512  # most tokens of one step
+    step_target_s: float = 0.25  # a step that decodes takes in only as much prompt as keeps it this short
+    speculation: bool = True  # guess ahead by prompt lookup where it pays
+    mixing: bool = True  # several adapters in one pass, if the self-test allows it
+    bank_ranks: int = 256  # most ranks that the adapter bank may grow to
+    adapter_ram_bytes: int = 4 << 30  # of adapters kept in RAM; the rest stays on disk
+    prefix_ram_bytes: int = 1 << 30  # of idle prefixes moved out of the KV cache
     threads: int | None = None
     flash_attention: bool | None = None  # None: automatic
     kv_type: str = "f16"  # f32, f16, bf16, q8_0, q4_0, ...

@@ -46,7 +46,7 @@ class Runner:
         for span in spans:
             sequence = span.sequence
             assert sequence.slot is not None, "a scheduled sequence has a number"
-            tokens = sequence.tokens[span.start : span.start + span.count]
+            tokens = [*sequence.tokens[span.start : span.start + span.count - len(span.draft)], *span.draft]
             first = self._batch.add(tokens, span.start, sequence.slot, span.outputs)
             ends.append(first + span.count - 1)
         if not self._context.decode(self._batch):

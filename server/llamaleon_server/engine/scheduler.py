@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
+from typing import Protocol
 
-from llamaleon_server.engine.grouping import GroupByAdapters
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.prefix import PrefixCache
 from llamaleon_server.engine.protocol import FailedCode, Generate
@@ -29,14 +30,24 @@ class Rejected(Exception):
         self.param = param
 
 
+class Policy(Protocol):
+    """Which of the running sequences may share the next pass."""
+
+    def choose(self, running: ListOf[Sequence]) -> list[Sequence]: ...
+
+
 @dataclass(frozen=True)
 class Span:
-    """Tokens [start, start + count) of a sequence in one pass; the last `outputs` of them get logits."""
+    """Positions [start, start + count) of a sequence in one pass; the last `outputs` of them get logits.
+
+    The last `len(draft)` of them are guesses, which are not in `sequence.tokens` (yet).
+    """
 
     sequence: Sequence
     start: int
     count: int
     outputs: int
+    draft: tuple[int, ...] = ()
 
     @property
     def adapters(self) -> AdapterSet:
@@ -44,7 +55,7 @@ class Span:
 
     @property
     def reaches_end(self) -> bool:
-        return self.start + self.count == len(self.sequence.tokens)
+        return self.start + self.count >= len(self.sequence.tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +72,11 @@ class Limits:
 class Scheduler:
     """Owns the sequences. The engine alone calls it."""
 
-    def __init__(self, kv: KvCache, prefixes: PrefixCache, limits: Limits) -> None:
+    def __init__(self, kv: KvCache, prefixes: PrefixCache, limits: Limits, policy: Policy) -> None:
         self._kv = kv
         self._prefixes = prefixes
         self._limits = limits
-        self._policy = GroupByAdapters()
+        self._policy = policy
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 

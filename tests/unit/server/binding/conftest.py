@@ -18,6 +18,7 @@ def options_for(path: Path) -> LoadOptions:
         path=path,
         gpu_layers=None,
         context_tokens=256,
+        kv_tokens=None,
         running_sequences=4,
         batch_tokens=64,
         threads=1,
