@@ -42,8 +42,9 @@ format: setup  ## rewrite in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## the figures in docs/benchmarks.md, measured here
-	$(BIN)/python -m tests.bench --write
+bench: setup  ## the figures in docs/benchmarks.md, measured here; LLAMA_SERVER=PATH to compare with it
+	$(INSTALL) -e '.[bench]'
+	$(BIN)/python -m tests.bench --write $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER))
 
 nano: setup  ## train the model that ships again, from nothing (hours on a CPU)
 	$(BIN)/python -m llamaleon_trainer.nano

@@ -27,10 +27,12 @@ from llamaleon_server.web import (
     files,
     fine_tuning,
     health,
+    metrics,
     models,
+    ps,
 )
 from llamaleon_server.web.errors import ERROR_HANDLERS
-from llamaleon_server.web.middleware import RequestId, StartFirst
+from llamaleon_server.web.middleware import Measure, RequestId, StartFirst
 from llamaleon_server.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ NANO = Path(llamaleon_server.__file__).parent / "models" / "nano.gguf"
 
 ROUTES = [
     *health.routes,
+    *metrics.routes,
     *models.routes,
     *chat.routes,
     *completions.routes,
@@ -46,6 +49,7 @@ ROUTES = [
     *fine_tuning.routes,
     *adapters.routes,
     *admin.routes,
+    *ps.routes,
 ]
 
 
@@ -107,10 +111,11 @@ def create_app(settings: Settings, *, open_channel: OpenChannel | None = None) -
     residents = Residents(
         settings,
         open_channel=open_channel,
-        live_adapter_keys=lambda: {version.key for version in registry.adapters()},
+        records=registry,
     )
     jobs = Jobs(settings, registry, residents)
-    services = Services(settings, registry, residents, jobs, Watcher(registry, settings.watch))
+    watcher = Watcher(registry, settings.watch, residents.offer)
+    services = Services(settings, registry, residents, jobs, watcher, metrics.Metrics())
     lifecycle = Lifecycle(services)
 
     @contextlib.asynccontextmanager
@@ -124,7 +129,11 @@ def create_app(settings: Settings, *, open_channel: OpenChannel | None = None) -
     app = Starlette(
         routes=ROUTES,
         exception_handlers=ERROR_HANDLERS,
-        middleware=[Middleware(RequestId), Middleware(StartFirst, start=lifecycle.start)],
+        middleware=[
+            Middleware(RequestId),
+            Middleware(Measure, answered=services.metrics.answered, routes=ROUTES),
+            Middleware(StartFirst, start=lifecycle.start),
+        ],
         lifespan=lifespan,
     )
     app.state.services = services

@@ -10,13 +10,14 @@ test can be read off the text. U+0001 begins a text (BOS), U+0002 ends one (EOS)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.protocol import Delta, Failed, FailedCode, Finish, Generate, Reply, TokenLogprob
 
 BOS, EOS = 1, 2
 FIRST_LOGPROB = -0.25  # of every token; each alternative after it is one nat less likely
+RANK, BANK_RANKS = 4, 32  # of every adapter, of the bank
 TIMINGS = protocol.Timings(queue_s=0.001, prefill_s=0.01, decode_s=0.1)
 
 
@@ -39,9 +40,13 @@ class FakeEngine:
         context_tokens: int = 256,
         load_s: float = 0.0,
         fatal: str | None = None,
+        refuses: Set[str] = frozenset(),
     ) -> None:
+        self.refuses = refuses  # keys of adapters
         self.received: list[protocol.ToEngine] = []
         self.adapters: dict[str, str] = {}  # key -> path
+        self.pinned: set[str] = set()  # keys
+        self.mute = False  # set: no answer to Status
         self.gate = asyncio.Event()  # cleared: no step runs
         self.gate.set()
         self.step_s = 0.0  # how long one token takes
@@ -52,7 +57,7 @@ class FakeEngine:
         self._fatal = fatal
         self._outgoing: asyncio.Queue[protocol.FromEngine | None] = asyncio.Queue()
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._steps = 0
+        self._steps = self._prompt_tokens = 0
         self._loading = asyncio.create_task(self._load())
 
     # ------------------------------------------------------------ the channel
@@ -73,6 +78,8 @@ class FakeEngine:
                     self._running[number].cancel()
             case protocol.Shutdown():
                 self.die()
+            case protocol.Status() if self.mute:
+                pass
             case _:
                 self._outgoing.put_nowait(self._reply(message))
 
@@ -135,20 +142,30 @@ class FakeEngine:
                 return Reply(id=number, tokens=[_tokens(text, add_special=special) for text in texts])
             case protocol.Detokenize(id=number, tokens=tokens):
                 return Reply(id=number, pieces=[_piece(token) for token in tokens])
-            case protocol.LoadAdapter(id=number, key=key, path=path):
-                if "refused" in path:
-                    return Failed(id=number, code="adapter_refused", message=f"{path} does not fit.")
-                self.adapters[key] = path
-                loaded = protocol.AdapterLoaded(key=key, rank=4, tensors=2, bytes=0, load_s=0.0)
-                return Reply(id=number, adapter=loaded)
+            case protocol.LoadAdapter():
+                return self._load_adapter(message)
             case protocol.UnloadAdapter(id=number, key=key):
                 self.adapters.pop(key, None)
+                self.pinned.discard(key)
                 return Reply(id=number)
             case protocol.Status(number):
                 return Reply(id=number, status=self._status())
             case protocol.DumpLogits(id=number):
                 return Failed(id=number, code="bad_request", message="The fake engine has no logits.")
         raise AssertionError(f"not a question: {message}")
+
+    def _load_adapter(self, message: protocol.LoadAdapter) -> protocol.FromEngine:
+        """Every path is taken, unless it has `refused` in it, and eight pins of rank 4."""
+        if "refused" in message.path or message.key in self.refuses:
+            reason = f"{message.path} does not fit."
+            return Failed(id=message.id, code="adapter_refused", message=reason)
+        if message.pinned and len(self.pinned) * RANK >= BANK_RANKS:
+            return Failed(id=message.id, code="adapter_refused", message="The bank is full of pinned ones.")
+        self.adapters[message.key] = message.path
+        if message.pinned is not None:
+            (self.pinned.add if message.pinned else self.pinned.discard)(message.key)
+        loaded = protocol.AdapterLoaded(key=message.key, rank=RANK, tensors=2, bytes=0, load_s=0.0)
+        return Reply(id=message.id, adapter=loaded)
 
     def _status(self) -> protocol.EngineStatus:
         return protocol.EngineStatus(
@@ -159,6 +176,17 @@ class FakeEngine:
             adapters=list(self.adapters),
             resident_bytes=0,
             step=protocol.StepStatus(steps=self._steps, tokens_out=self._steps),
+            bank=self._bank(),
+            prefix=protocol.PrefixStatus(hit_tokens=0, prompt_tokens=self._prompt_tokens),
+        )
+
+    def _bank(self) -> protocol.BankStatus:
+        hot = [
+            protocol.HotAdapter(key=key, first_rank=at * RANK, rank=RANK, pinned=key in self.pinned, users=0)
+            for at, key in enumerate(self.adapters)
+        ]
+        return protocol.BankStatus(
+            mixing=True, total_ranks=BANK_RANKS, used_ranks=RANK * len(hot), hot=hot, copies=len(hot)
         )
 
     async def _generate(self, message: Generate) -> None:
@@ -179,6 +207,7 @@ class FakeEngine:
             )
         if missing := [use.key for use in message.adapters if use.key not in self.adapters]:
             raise Refusal("adapter_unknown", f"never loaded: {missing}")
+        self._prompt_tokens += len(tokens)
         text, reason, stop = self._cut(message, self._answer(message))
         scored = None
         if message.prompt_logprobs is not None:
@@ -230,6 +259,7 @@ class FakeEngines:
         self.answer: Callable[[Generate], str] = answer or (lambda message: "Hola, ¿qué tal?")
         self.context_tokens = context_tokens
         self.load_s = 0.0
+        self.refuses: set[str] = set()  # keys of adapters, in all engines
         self.fatal: str | None = None  # set: engines opened from now on cannot load, for this reason
         self.opened: list[FakeEngine] = []
         self.names: list[str] = []
@@ -240,6 +270,7 @@ class FakeEngines:
             context_tokens=self.context_tokens,
             load_s=self.load_s,
             fatal=self.fatal,
+            refuses=self.refuses,
         )
         self.opened.append(engine)
         self.names.append(str(getattr(base, "name", base)))

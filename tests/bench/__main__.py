@@ -1,75 +1,126 @@
 """`make bench`: every figure of docs/benchmarks.md, measured on this machine in one run.
 
-Ratios are taken inside the run, because machines are noisy; absolute times are medians.
+Ratios are taken inside the run, because machines are noisy; absolute times are medians. Measures that are
+not run keep their figures of the last run in docs/benchmarks.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from tests.bench import adapters, convert_speed, machine, parity, process, streams
+from tests.bench import report
 from tests.bench.figures import Figure
-from tests.data import REPOSITORY
+from tests.bench.options import LLAMA_SERVER, Options
 
-MEASURES: dict[str, Callable[[Path], list[Figure]]] = {
-    "process": process.measure,
-    "streams": streams.measure,
-    "adapters": adapters.measure,
-    "convert": convert_speed.measure,
-    "parity": parity.measure,
-}
+Measure = Callable[[Path], list[Figure]]
 
 
-def page(figures: list[Figure]) -> str:
-    lines = [
-        "# Figures",
-        "",
-        "Written by `make bench`; run it again on your machine. The demonstration prints its own figures",
-        "(`make demo`).",
-        "",
-        f"Machine: {machine.describe()}.",
-        "",
-        "| what | measured | goal |",
-        "|---|--:|--:|",
-        *(f"| {figure.what} | {figure.measured} | {figure.goal or ''} |" for figure in figures),
-        "",
-    ]
-    return "\n".join(lines)
+def measures(options: Options) -> dict[str, Measure]:
+    """Modules are imported when they are run: one that lacks something stops no other."""
+
+    def plain(module: str) -> Measure:
+        def run(scratch: Path) -> list[Figure]:
+            return _function(module)(scratch)
+
+        return run
+
+    def peers(quantization: str, size: str) -> Measure:
+        def run(scratch: Path) -> list[Figure]:
+            module = import_module("tests.bench.peers")
+            figures: list[Figure] = module.measure(scratch, options, quantization, getattr(module, size))
+            return figures
+
+        return run
+
+    def with_options(module: str) -> Measure:
+        def run(scratch: Path) -> list[Figure]:
+            return _function(module)(scratch, options)
+
+        return run
+
+    if options.gpu:
+        return {"peers-gpu": with_options("peers_gpu")}
+    return {
+        "peers-text": with_options("peers_text"),
+        "peers-q8_0": peers("Q8_0", "FULL"),
+        "peers-q4_k_m": peers("Q4_K_M", "SHORT"),
+        "arrival": with_options("arrival"),
+        "overhead": with_options("overhead"),
+        "sampling": plain("sampling"),
+        "speculation": plain("speculation"),
+        "soak": with_options("soak"),
+        "process": plain("process"),
+        "streams": plain("streams"),
+        "adapters": plain("adapters"),
+        "convert": plain("convert_speed"),
+        "parity": plain("parity"),
+    }
+
+
+def _function(module: str) -> Callable[..., list[Figure]]:
+    found: Callable[..., list[Figure]] = import_module(f"tests.bench.{module}").measure
+    return found
+
+
+def chosen(known: list[str], asked: list[str]) -> list[str]:
+    """`peers` stands for everything that begins so. Raises: SystemExit for an unknown name."""
+    names = []
+    for word in asked or known:
+        found = [name for name in known if name == word or name.startswith(f"{word}-")]
+        if not found:
+            raise SystemExit(f"no measure {word!r}; there are: {', '.join(known)}")
+        names += [name for name in found if name not in names]
+    return names
+
+
+def run(name: str, measure: Measure) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="llamaleon-bench-") as scratch:
+        start = time.perf_counter()
+        figures = measure(Path(scratch))
+    print(f"== {name}: {time.perf_counter() - start:.0f} s", flush=True)
+    for figure in figures:
+        goal = f"  (goal {figure.goal})" if figure.goal else ""
+        print(f"   {figure.what}: {figure.measured}{goal}", flush=True)
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "measures", nargs="*", default=list(MEASURES), help=f"of {', '.join(MEASURES)}; all by default"
+        "measures", nargs="*", help="all by default; `peers` for all of the peers; see --list"
     )
+    parser.add_argument("--list", action="store_true", help="print the measures' names")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and .json")
     parser.add_argument(
-        "--write", action="store_true", help="write docs/benchmarks.md and docs/benchmarks.json"
+        "--llama-server", type=Path, metavar="PATH", help=f"its binary; default ${LLAMA_SERVER}"
     )
-    options = parser.parse_args()
-    figures: list[Figure] = []
-    for name in options.measures:
-        with tempfile.TemporaryDirectory() as scratch:
-            start = time.perf_counter()
-            figures += (found := MEASURES[name](Path(scratch)))
-            print(f"== {name}: {time.perf_counter() - start:.0f} s", flush=True)
-            for figure in found:
-                print(
-                    f"   {figure.what}: {figure.measured}"
-                    + (f"  (goal {figure.goal})" if figure.goal else ""),
-                    flush=True,
-                )
-    if options.write:
-        docs = REPOSITORY / "docs"
-        (docs / "benchmarks.md").write_text(page(figures), encoding="utf-8")
-        raw = {"machine": machine.describe(), "figures": [figure.as_dict() for figure in figures]}
-        (docs / "benchmarks.json").write_text(
-            json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    parser.add_argument("--gpu", action="store_true", help="peers with a 7 B-shaped model on a GPU instead")
+    parser.add_argument("--quick", action="store_true", help="tiny: tries the harness, figures mean nothing")
+    arguments = parser.parse_args()
+    binary = arguments.llama_server or (
+        Path(os.environ[LLAMA_SERVER]) if os.environ.get(LLAMA_SERVER) else None
+    )
+    if binary is not None and not binary.is_file():
+        parser.error(f"--llama-server: there is no file {binary}")
+    if arguments.quick and arguments.write:
+        parser.error("--quick measures nothing that is worth writing")
+    with tempfile.TemporaryDirectory(prefix="llamaleon-bench-") as made:
+        options = Options(Path(made), binary, arguments.gpu, arguments.quick)
+        known = measures(options)
+        names = chosen(list(known), arguments.measures)
+        if arguments.list:
+            print("\n".join(names))
+            return
+        for name in names:
+            figures = run(name, known[name])
+            if arguments.write:
+                report.write(name, figures)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def _keep_errors(level: int, text: bytes, _: Any) -> None:
 
 
 class Model:
-    """One loaded GGUF with a context of 256 tokens, F32 key-value cache and one thread."""
+    """One loaded GGUF with a context, F32 key-value cache and one thread."""
 
     def __init__(self, model: Any, context: Any) -> None:
         self._model = model
@@ -35,15 +35,24 @@ class Model:
         self._adapters: dict[Path, Any] = {}
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 
-    def logits(self, tokens: Sequence[int], loras: Loras = ()) -> Array:
-        """Logits of every position, shape (n_tokens, n_vocab). Raises: RuntimeError if llama.cpp refuses."""
+    def logits(self, tokens: Sequence[int], loras: Loras = (), *, piece: int | None = None) -> Array:
+        """Logits of every position, shape (n_tokens, n_vocab). Raises: RuntimeError if llama.cpp refuses.
+
+        Args:
+            piece: how many tokens one pass takes; all of them by default.
+        """
         self._activate(loras)
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        size = piece or len(tokens)
+        passes = [self._decode(tokens[start : start + size], start) for start in range(0, len(tokens), size)]
+        return np.concatenate(passes)
+
+    def _decode(self, tokens: Sequence[int], start: int) -> Array:
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
             for i, token in enumerate(tokens):
-                batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+                batch.token[i], batch.pos[i], batch.logits[i] = token, start + i, 1
                 batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
             if code := llama_cpp.llama_decode(self._context, batch):
                 raise RuntimeError(f"llama_decode returned {code}: {messages}")
@@ -79,7 +88,7 @@ def start_backend() -> None:
 
 
 @contextmanager
-def open_model(gguf: Path) -> Iterator[Model]:
+def open_model(gguf: Path, context_tokens: int = CONTEXT_TOKENS) -> Iterator[Model]:
     """Raises: RuntimeError with llama.cpp's own message if it does not load the file."""
     messages.clear()
     start_backend()
@@ -89,7 +98,7 @@ def open_model(gguf: Path) -> Iterator[Model]:
     if not model:
         raise RuntimeError(f"llama.cpp does not load {gguf}: {messages}")
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT_TOKENS
+    params.n_ctx = params.n_batch = params.n_ubatch = context_tokens
     params.n_threads = params.n_threads_batch = 1
     params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gguf
@@ -11,9 +11,28 @@ from numpy.typing import NDArray
 
 from tests.tiny import vocabulary
 
-BLOCK = 32  # elements of a block of either type: a 16-bit scale, then signed bytes or unsigned half bytes
-BLOCK_BYTES = {"Q8_0": 2 + BLOCK, "Q4_0": 2 + BLOCK // 2}
-DEVIATION = {"Q8_0": 74.0, "Q4_0": 4.6}  # of evenly spread stored values
+
+@dataclass(frozen=True)
+class Block:
+    """A quantisation type's block: its size, the deviation of evenly spread bytes, its 16-bit scales.
+
+    `scales` is from the byte offset of a scale to its size beside the others.
+    """
+
+    elements: int
+    bytes: int
+    deviation: float
+    scales: dict[int, float] = field(default_factory=lambda: {0: 1.0})
+
+
+BLOCKS = {
+    "Q8_0": Block(32, 34, 74.0),
+    "Q5_0": Block(32, 22, 9.2),
+    "Q4_0": Block(32, 18, 4.6),
+    "Q6_K": Block(256, 210, 1364.0, {208: 1.0}),
+    "Q4_K": Block(256, 144, 258.0, {0: 1.0, 2: 7.5}),  # the second is of the minima: so the mean becomes 0
+}
+NARROWER = {"Q6_K": "Q8_0", "Q4_K": "Q5_0"}  # llama.cpp's choice where rows are not whole blocks of 256
 
 
 @dataclass(frozen=True)
@@ -27,7 +46,16 @@ class Shape:
     kv_heads: int = 2
     vocabulary: int = 151_936
     context: int = 32_768
-    quantization: str = "Q8_0"
+    quantization: str = "Q8_0"  # or Q4_0, Q5_0, Q4_K_M
+
+    def kind(self, name: str, block: int, n_in: int) -> str:
+        """Type of a tensor; of a Q4_K_M file as llama.cpp's quantiser mixes them (`llama-quant.cpp`)."""
+        if self.quantization != "Q4_K_M":
+            return self.quantization
+        eighth = self.layers // 8
+        more = block < eighth or block >= 7 * self.layers // 8 or (block - eighth) % 3 == 2
+        kind = "Q6_K" if name == "token_embd" or (more and name in ("attn_v", "ffn_down")) else "Q4_K"
+        return kind if n_in % 256 == 0 else NARROWER[kind]
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Name to (n_out, n_in) of every linear layer of a block."""
@@ -44,6 +72,9 @@ class Shape:
 
 
 HALF_BILLION = Shape()
+SEVEN_BILLION = Shape(
+    hidden=3584, layers=28, ffn=18_944, heads=28, kv_heads=4, vocabulary=152_064, quantization="Q4_K_M"
+)
 SMALL = Shape(hidden=256, layers=4, ffn=768, heads=4, kv_heads=2, vocabulary=8192, context=4096)
 
 
@@ -60,13 +91,14 @@ def speed_model(path: Path, shape: Shape = HALF_BILLION, *, seed: int = 0) -> Pa
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-6)
     _add_vocabulary(writer, shape.vocabulary)
-    _add_random(writer, "token_embd", (shape.vocabulary, shape.hidden), shape, rng)
+    embedding = shape.kind("token_embd", 0, shape.hidden)
+    _add_random(writer, "token_embd", (shape.vocabulary, shape.hidden), embedding, rng)
     writer.add_tensor("output_norm.weight", np.ones(shape.hidden, np.float32))
     for block in range(shape.layers):
         for norm in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{block}.{norm}.weight", np.ones(shape.hidden, np.float32))
         for name, size in shape.linears().items():
-            _add_random(writer, f"blk.{block}.{name}", size, shape, rng)
+            _add_random(writer, f"blk.{block}.{name}", size, shape.kind(name, block, size[1]), rng)
             if name in ("attn_q", "attn_k", "attn_v"):
                 writer.add_tensor(f"blk.{block}.{name}.bias", np.zeros(size[0], np.float32))
     writer.write_header_to_file()
@@ -111,12 +143,13 @@ def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
 
 
 def _add_random(
-    writer: gguf.GGUFWriter, name: str, size: tuple[int, int], shape: Shape, rng: np.random.Generator
+    writer: gguf.GGUFWriter, name: str, size: tuple[int, int], kind: str, rng: np.random.Generator
 ) -> None:
     """Blocks made directly: quantising half a billion floats would take a minute."""
     n_out, n_in = size
-    kind = shape.quantization
-    blocks: NDArray[np.uint8] = rng.integers(0, 256, (n_out, n_in // BLOCK, BLOCK_BYTES[kind]), np.uint8)
-    scale = n_in**-0.5 / DEVIATION[kind]
-    blocks[:, :, :2] = np.array([scale], np.float16).view(np.uint8)
+    block = BLOCKS[kind]
+    blocks: NDArray[np.uint8] = rng.integers(0, 256, (n_out, n_in // block.elements, block.bytes), np.uint8)
+    for offset, size_beside in block.scales.items():
+        scale = size_beside * n_in**-0.5 / block.deviation
+        blocks[:, :, offset : offset + 2] = np.array([scale], np.float16).view(np.uint8)
     writer.add_tensor(f"{name}.weight", blocks.reshape(n_out, -1), raw_dtype=gguf.GGMLQuantizationType[kind])

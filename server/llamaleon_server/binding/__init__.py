@@ -1,4 +1,4 @@
-"""The only importer of llama_cpp: models, contexts, batches, adapters, samplers, as plain Python objects.
+"""The only importer of llama_cpp: models, contexts, batches, adapters, as plain Python objects.
 
 llama.cpp's own words (`n_ctx`, `seq_id`) stay in here. Nothing in here decides policy.
 """

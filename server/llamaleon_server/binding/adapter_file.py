@@ -26,12 +26,20 @@ MAX_NAME_BYTES = 63  # ggml cuts longer names
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What a checked file holds. `targets` are the base tensors that it changes."""
+    """What a checked file holds. `pairs` are its A and B by the base tensor that they change.
+
+    `alpha` 0 means that B (A x) is added as it is, else times alpha / rank.
+    """
 
     path: Path
-    targets: frozenset[str]
+    pairs: dict[str, tuple[TensorInfo, TensorInfo]]
+    alpha: float
     rank: int
     bytes: int
+
+    @property
+    def targets(self) -> frozenset[str]:
+        return frozenset(self.pairs)
 
 
 def check(path: Path, base: Header) -> AdapterFile:
@@ -45,7 +53,9 @@ def check(path: Path, base: Header) -> AdapterFile:
     rank = 0
     for target, (a, b) in pairs.items():
         rank = max(rank, _check_pair(header, base, target, a, b))
-    return AdapterFile(path, frozenset(pairs), rank, header.size)
+    alpha = header.get(ALPHA_KEY) if ALPHA_KEY in header else 0.0
+    assert isinstance(alpha, float), "its type is checked"
+    return AdapterFile(path, pairs, alpha, rank, header.size)
 
 
 def _check_metadata(header: Header, base: Header) -> None:

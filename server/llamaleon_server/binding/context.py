@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from llamaleon_server.binding import library
 from llamaleon_server.binding.batch import Batch
 from llamaleon_server.binding.errors import DecodeError, LoadError
+from llamaleon_server.binding.mixer import Mixer
 from llamaleon_server.binding.model import Model
 
 DECODED, NO_KV_SLOT = 0, 1
@@ -33,7 +34,10 @@ KV_TYPES: dict[str, tuple[int, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ContextOptions:
-    """`kv_tokens` are shared by all `sequences`; `outputs` bounds the rows of logits of one decode."""
+    """`kv_tokens` are shared by all `sequences`; `outputs` bounds the rows of logits of one decode.
+
+    With a `mixer` its callback watches the passes.
+    """
 
     kv_tokens: int
     sequences: int
@@ -42,6 +46,7 @@ class ContextOptions:
     threads: int
     flash_attention: bool | None = None
     kv_type: str = "f16"
+    mixer: Mixer | None = None
 
 
 class Context:
@@ -55,7 +60,8 @@ class Context:
         if not self.handle:
             raise LoadError(f"llama.cpp cannot make a context: {library.explain(lines)}.")
         self._memory = native.llama_get_memory(self.handle)
-        self._active: tuple[tuple[int, float], ...] = ()
+        self._active: tuple[tuple[Any, float], ...] = ()
+        self.mixer = options.mixer
         self.kv_tokens: int = native.llama_n_ctx(self.handle)
 
     def close(self) -> None:
@@ -63,10 +69,13 @@ class Context:
             native.llama_free(self.handle)
             self.handle = None
 
-    def use_adapters(self, adapters: tuple[tuple[int, float], ...]) -> None:
-        """Make exactly these (adapter handle, weight) pairs active; a change re-reserves the graph."""
+    def use_adapters(self, adapters: tuple[tuple[Any, float], ...]) -> bool:
+        """Make exactly these (adapter handle, weight) pairs active; a change re-reserves the graph.
+
+        Returns: whether that was a change.
+        """
         if adapters == self._active:
-            return
+            return False
         count = len(adapters)
         handles = (native.llama_adapter_lora_p_ctypes * count)(*(handle for handle, _ in adapters))
         weights = (ctypes.c_float * count)(*(weight for _, weight in adapters))
@@ -74,8 +83,9 @@ class Context:
         if status != 0:
             raise DecodeError(status)
         self._active = adapters
+        return True
 
-    def uses(self, adapter: int) -> bool:
+    def uses(self, adapter: Any) -> bool:
         return any(handle == adapter for handle, _ in self._active)
 
     def decode(self, batch: Batch) -> bool:
@@ -86,7 +96,7 @@ class Context:
         status = native.llama_decode(self.handle, batch.native)
         if status == NO_KV_SLOT:
             return False
-        if status != DECODED:
+        if status != DECODED or not (self.mixer is None or self.mixer.check()):
             raise DecodeError(status)
         return True
 
@@ -111,7 +121,7 @@ class Context:
         )
 
 
-def exact_context(model: Model, tokens: int, rows: int, threads: int) -> Context:
+def exact_context(model: Model, tokens: int, rows: int, threads: int, mixer: Mixer | None) -> Context:
     """A context for one sequence that rounds as little as llama.cpp can: no flash attention, 32-bit cache.
 
     In the serving context those two cost up to 0.03 in a logit (CPU flash attention), a hundred times what
@@ -125,6 +135,7 @@ def exact_context(model: Model, tokens: int, rows: int, threads: int) -> Context
         threads=threads,
         flash_attention=False,
         kv_type="f32",
+        mixer=mixer,
     )
     return Context(model, options)
 
@@ -142,4 +153,8 @@ def _params(options: ContextOptions) -> Any:
     params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
     if options.flash_attention is not None:
         params.flash_attn_type = int(options.flash_attention)
+    if options.mixer is not None:
+        function, data = options.mixer.callback
+        params.cb_eval = ctypes.cast(function, type(params.cb_eval))
+        params.cb_eval_user_data = data
     return params

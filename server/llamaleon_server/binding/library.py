@@ -1,4 +1,4 @@
-"""The loaded library: its log, its devices, and where `struct ggml_tensor` keeps its first source.
+"""The loaded library: its log and its devices.
 
 llama.cpp reports the reason of a failure only through its log, so every call that may fail runs inside
 `native_errors()`, which collects the error lines logged meanwhile.
@@ -19,7 +19,6 @@ from llama_cpp import _ctypes_extensions
 
 LOG_WARN, LOG_ERROR, LOG_CONTINUED = 3, 4, 5
 DEVICE_GPU, DEVICE_INTEGRATED_GPU = 1, 2
-TENSOR_SCAN_BYTES = 400  # sizeof(struct ggml_tensor) is 336 today; `src` lies well inside
 
 ggml: Any = _ctypes_extensions.load_shared_library("ggml", Path(llama_cpp.__file__).parent / "lib")
 ggml_base: Any = _ctypes_extensions.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
@@ -111,29 +110,3 @@ def tensor_name(tensor: int) -> str:
     """Name of the `ggml_tensor` at an address."""
     ggml_base.ggml_get_name.restype = ctypes.c_char_p
     return (ggml_base.ggml_get_name(ctypes.c_void_p(tensor)) or b"").decode(errors="replace")
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-def first_source_offset() -> int:
-    """Byte offset of `src[0]` in `struct ggml_tensor`, found out instead of trusted.
-
-    Builds one product of two tensors with ggml's own functions and looks for the address of the first in it.
-    Raises: RuntimeError if it is not there.
-    """
-    for function in ("ggml_init", "ggml_new_tensor_2d", "ggml_mul_mat"):
-        getattr(ggml_base, function).restype = ctypes.c_void_p
-    context = ctypes.c_void_p(ggml_base.ggml_init(_InitParams(1 << 16, None, True)))
-    try:
-        one = ctypes.c_int64(1)
-        left, right = (ctypes.c_void_p(ggml_base.ggml_new_tensor_2d(context, 0, one, one)) for _ in "ab")
-        product = ggml_base.ggml_mul_mat(context, left, right)
-        words = ctypes.cast(product, ctypes.POINTER(ctypes.c_uint64))
-        for index in range(TENSOR_SCAN_BYTES // 8):
-            if words[index] == left.value and words[index + 1] == right.value:
-                return index * 8
-    finally:
-        ggml_base.ggml_free(context)
-    raise RuntimeError("this llama.cpp lays out struct ggml_tensor in an unknown way")

@@ -13,6 +13,8 @@ import psutil
 from llamaleon_server.binding import library
 from llamaleon_server.binding.context import KV_TYPES, Context, ContextOptions
 from llamaleon_server.binding.errors import LoadError
+from llamaleon_server.binding.mixer import Mixer
+from llamaleon_server.binding.mixing import Mixing
 from llamaleon_server.binding.model import Model
 
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -41,6 +43,7 @@ class LoadOptions:
     flash_attention: bool | None
     kv_type: str
     use_mmap: bool
+    mixing: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class Loaded:
     """`context_tokens` is the most that one sequence may use, `output_rows` the most logits of one pass.
 
     `sequences` are the numbers there are: `running_sequences` for what runs, the rest for prefixes.
+    `mixing_off` says why adapters cannot share a pass here; None if they can.
     """
 
     model: Model
@@ -59,10 +63,13 @@ class Loaded:
     output_rows: int
     threads: int
     device: str
+    mixer: Mixer | None
+    mixing_off: str | None
 
 
 def open_model(options: LoadOptions, on_progress: Callable[[float], bool] | None = None) -> Loaded:
     """Load a model with as many layers on the GPU as fit. Raises: LoadError with the reason."""
+    mixing = Mixing.start(options.mixing, on_gpu=bool(library.gpu_devices()))
     if options.kv_type not in KV_TYPES:
         raise LoadError(f"kv_type {options.kv_type!r} is not one of {', '.join(KV_TYPES)}.")
     if not 1 <= options.running_sequences <= MAX_RUNNING_SEQUENCES:
@@ -74,7 +81,7 @@ def open_model(options: LoadOptions, on_progress: Callable[[float], bool] | None
     tries = _layer_counts(options, devices)
     for position, layers in enumerate(tries):
         try:
-            return _open(options, layers, name if layers else "CPU", on_progress)
+            return _open(options, layers, name if layers else "CPU", on_progress, mixing)
         except LoadError as error:
             if position == len(tries) - 1:
                 raise
@@ -99,7 +106,11 @@ def _layer_counts(options: LoadOptions, devices: list[library.Device]) -> list[i
 
 
 def _open(
-    options: LoadOptions, layers: int, device: str, on_progress: Callable[[float], bool] | None
+    options: LoadOptions,
+    layers: int,
+    device: str,
+    on_progress: Callable[[float], bool] | None,
+    mixing: Mixing,
 ) -> Loaded:
     model = Model(options.path, gpu_layers=layers, use_mmap=options.use_mmap, on_progress=on_progress)
     try:
@@ -118,6 +129,7 @@ def _open(
             threads=options.threads or available_cores(),
             flash_attention=options.flash_attention,
             kv_type=options.kv_type,
+            mixer=mixing.mixer(),
         )
         context = _context(model, wanted, longest)
     except LoadError:
@@ -133,6 +145,8 @@ def _open(
         output_rows=min(wanted.outputs, batch_tokens),
         threads=wanted.threads,
         device=device,
+        mixer=wanted.mixer,
+        mixing_off=mixing.off,
     )
 
 

@@ -1,75 +1,341 @@
-"""The adapters that are loaded, by the hash of their contents."""
+"""The adapters of an engine: cold on disk, warm in RAM, hot in the bank; and who of them may share a pass.
+
+Adapters that the bank can take share every pass with each other, with blends and with the bare base. The
+others, and all of them where mixing is off, are loaded by llama.cpp itself and served alone, in turns.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence as ListOf
 from pathlib import Path
+
+import msgspec
 
 from llamaleon_server.binding.adapters import Adapter, AdapterLoader
 from llamaleon_server.binding.context import Context
-from llamaleon_server.engine.protocol import AdapterLoaded
-from llamaleon_server.engine.sequence import AdapterSet
+from llamaleon_server.binding.errors import AdapterError
+from llamaleon_server.binding.mixer import Place, Uses
+from llamaleon_server.binding.model import Model
+from llamaleon_server.engine.grouping import TakeTurns
+from llamaleon_server.engine.hot import HotAdapters
+from llamaleon_server.engine.protocol import BankStatus, EngineOptions, HotAdapter
+from llamaleon_server.engine.sequence import AdapterSet, Sequence
+from llamaleon_server.engine.warm import Known, Post, Read, WarmAdapters
+
+COPY_BUDGET_S = 0.008  # of a step in which others run
+TURN_STEPS = 64  # an adapter that runs may be asked to leave a bank too small for all after this many
+IDLE_BANK_S = 30.0  # the bare base runs without the bank once no adapter was used for this long
+
+SHARED: AdapterSet = ()  # the lane of everything that shares passes, the bare base among it
+Loaded = Known | AdapterError
 
 
 class AdapterBank:
-    """Loaded adapters. One that is asked to go leaves when the last sequence that uses it has ended."""
+    """`off`: why adapters cannot be mixed here, None if they can. One thread owns it, but for `status`."""
 
-    def __init__(self, loader: AdapterLoader, context: Context) -> None:
-        self._loader = loader
+    def __init__(
+        self, model: Model, context: Context, options: EngineOptions, post: Post, off: str | None
+    ) -> None:
         self._context = context
-        self._loaded: dict[str, Adapter] = {}
+        self._off = off
+        # Recurrent models cut a pass into pieces by sequence: its rows are then not in our order.
+        self._splits = "it keeps a state, and its passes are split by sequence" if model.keeps_state else None
+        self._loader = AdapterLoader(model)
+        self._model = model
+        self._warm = WarmAdapters(model, post, options.adapter_ram_bytes)
+        self._mixer = context.mixer if off is None else None
+        self._hot: HotAdapters | None = None
+        if self._mixer is not None:
+            self._hot = HotAdapters(model, self._mixer, options.bank_ranks, self._let_go)
+        self._known: dict[str, Known] = {}
+        self._native: dict[str, Adapter] = {}
+        self._loading: dict[str, list[Callable[[Loaded], None]]] = {}
+        self._unwanted: set[str] = set()  # unloaded while they were being loaded
         self._leaving: dict[str, list[int]] = {}  # key -> requests that wait for the adapter to be gone
+        self._failed: dict[str, AdapterError] = {}  # could not be read again
+        self._users: Counter[str] = Counter()
+        self._turns = TakeTurns(self._lane)
+        self._clock = 0
+        self._deadline = 0.0
+        self._last_adapter_s = -IDLE_BANK_S
+        self.waits_for_disk = False
+
+    # ------------------------------------------------------------ in and out
 
     @property
     def keys(self) -> list[str]:
-        return list(self._loaded)
-
-    def handles(self, adapters: AdapterSet) -> tuple[tuple[int, float], ...]:
-        """What a context takes for a set of adapters: (handle, weight) pairs."""
-        return tuple((self._loaded[use.key].handle, use.weight) for use in adapters)
+        return list(self._known)
 
     def serves(self, key: str) -> bool:
         """Whether a new request may use the adapter."""
-        return key in self._loaded and key not in self._leaving
+        return key in self._known and key not in self._leaving
 
-    def load(self, key: str, path: Path) -> tuple[AdapterLoaded, list[int]]:
-        """Load a file unless its contents are loaded already, and take back an unload that is under way.
+    def load(self, key: str, path: Path, *, pinned: bool | None, done: Callable[[Loaded], None]) -> list[int]:
+        """Make an adapter known; `done` is told, perhaps later. Takes back an unload that is under way.
 
-        Returns: what was loaded, and the unload requests that are thereby settled.
-        Raises: AdapterError if it is refused.
+        Returns: the unload requests that are thereby settled.
         """
-        began = time.monotonic()
         settled = self._leaving.pop(key, [])
-        if key not in self._loaded:
-            self._loaded[key] = self._loader.load(path)
-        adapter = self._loaded[key]
-        loaded = AdapterLoaded(
-            key=key,
-            rank=adapter.rank,
-            tensors=adapter.tensors,
-            bytes=adapter.bytes,
-            load_s=time.monotonic() - began,
-        )
-        return loaded, settled
+        self._unwanted.discard(key)
+
+        def answer(result: Loaded) -> None:
+            if isinstance(result, Known) and pinned is not None:
+                result.pinned = pinned
+            done(result)
+
+        if key in self._known:
+            answer(self._known[key])
+        elif key in self._loading:
+            self._loading[key].append(answer)
+        else:
+            self._loading[key] = [answer]
+            self._warm.read(path, lambda read: self._take(key, read))
+        return settled
+
+    def _take(self, key: str, read: Read | AdapterError) -> None:
+        """A file was read: is it an adapter of this model, and what can it be used for?"""
+        try:
+            if isinstance(read, AdapterError):
+                raise read
+            known = self._checked(key, read)
+        except AdapterError as error:
+            result: Loaded = error
+        else:
+            result = known
+            if key not in self._unwanted:
+                self._known[key] = known
+                self._trim()
+        self._unwanted.discard(key)
+        for answer in self._loading.pop(key):
+            answer(result)
+
+    def _checked(self, key: str, read: Read) -> Known:
+        alone = read.alone or self._off
+        if alone is None and self._hot is not None and read.file.rank > self._hot.limit_ranks:
+            alone = f"its rank {read.file.rank} exceeds the bank's {self._hot.limit_ranks} (bank_ranks)"
+        known = Known(key, read.file, alone, None if alone else read.weights, last_used=self._clock)
+        if alone:
+            self._native[key] = self._loader.load(read.file.path)
+        else:
+            self._loader.require_used(read.file)
+        return known
 
     def retire(self, key: str, request: int) -> bool:
-        """Ask an adapter to leave. False if it is not loaded."""
-        if key not in self._loaded:
+        """Ask an adapter to leave. False if there is nothing to wait for."""
+        if key in self._loading:
+            self._unwanted.add(key)
+        if key not in self._known:
             return False
         self._leaving.setdefault(key, []).append(request)
         return True
 
     def sweep(self, in_use: set[str]) -> list[int]:
-        """Free the leaving adapters that nobody uses. Returns the requests to answer."""
+        """Let go of the leaving adapters that nobody uses. Returns the requests to answer."""
         answered: list[int] = []
         for key in [key for key in self._leaving if key not in in_use]:
             answered += self._leaving.pop(key)
-            adapter = self._loaded.pop(key)
-            if self._context.uses(adapter.handle):
-                self._context.use_adapters(())
-            self._loader.free(adapter.handle)
+            del self._known[key]
+            if self._hot is not None:
+                self._hot.leave(key)
+            native = self._native.pop(key, None)
+            if native is not None:
+                if self._context.uses(native.handle):
+                    self._let_go()
+                self._loader.free(native.handle)
         return answered
 
     @property
     def has_leaving(self) -> bool:
         return bool(self._leaving)
+
+    def take_failed(self) -> dict[str, AdapterError]:
+        """Adapters that could not be read again: their sequences cannot go on."""
+        failed, self._failed = self._failed, {}
+        return failed
+
+    def close(self) -> None:
+        self._warm.close()
+        if self._hot is not None:
+            self._hot.close()
+
+    # ------------------------------------------------------------ each step
+
+    def begin_step(self) -> None:
+        self._clock += 1
+        self._deadline = time.monotonic() + COPY_BUDGET_S
+        self.waits_for_disk = False
+
+    def choose(self, running: ListOf[Sequence]) -> list[Sequence]:
+        """Those that may share the next pass; brings the adapters of the others nearer."""
+        self._users = Counter(use.key for sequence in running for use in sequence.adapters)
+        for key in self._users:
+            self._known[key].last_used = self._clock
+        ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
+        if len(ready) < len(running):
+            self._bring(running, patient=bool(ready))
+            ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
+            if not ready:  # a bank made anew has lost those that were there
+                self._bring(running, patient=False)
+                ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
+        return self._turns.choose(ready)
+
+    def _lane(self, adapters: AdapterSet) -> AdapterSet:
+        """Sequences of one lane may share a pass."""
+        if self._off or self._splits or any(self._known[use.key].alone for use in adapters):
+            return adapters
+        return SHARED
+
+    def _is_ready(self, adapters: AdapterSet) -> bool:
+        if self._hot is None or any(self._known[use.key].alone for use in adapters):
+            return True
+        return all(self._hot.ready(use.key) for use in adapters)
+
+    def _bring(self, running: ListOf[Sequence], *, patient: bool) -> None:
+        """Copy missing adapters into the bank: as time allows if `patient`, else completely."""
+        for sequence in running:
+            for use in sequence.adapters:
+                known = self._known[use.key]
+                if self._hot is not None and known.alone is None and not self._hot.ready(use.key):
+                    self._bring_one(self._hot, known, self._deadline if patient else float("inf"))
+
+    def _bring_one(self, hot: HotAdapters, known: Known, deadline: float) -> None:
+        if known.key not in hot.entries:
+            if known.weights is None:
+                self.waits_for_disk = True
+                self._warm.warm(known, lambda error: self._warmed(known, error))
+                return
+            if not self._enter(hot, known):
+                return
+        hot.copy(known.key, deadline)
+
+    def _enter(self, hot: HotAdapters, known: Known) -> bool:
+        assert known.weights is not None, "only warm adapters enter"
+        protected = set(self._users)
+        try:
+            entered = hot.enter(known, protected, self._clock)
+            if not entered:
+                victim = hot.longest_in(known.weights.kind, self._pinned(), self._clock - TURN_STEPS)
+                if victim is not None:
+                    entered = hot.enter(known, protected - {victim}, self._clock)
+        except AdapterError as error:
+            self._failed[known.key] = error
+            return False
+        return entered
+
+    def _warmed(self, known: Known, error: AdapterError | None) -> None:
+        if error is not None:
+            self._failed[known.key] = error
+        self._trim()
+
+    def _pinned(self) -> set[str]:
+        return {key for key, known in self._known.items() if known.pinned}
+
+    def _trim(self) -> None:
+        hot = set(self._hot.entries) if self._hot is not None else set()
+        self._warm.trim(list(self._known.values()), hot | set(self._users))
+
+    # ------------------------------------------------------------ a pass
+
+    def require(self, adapters: AdapterSet) -> None:
+        """Have adapters in the bank now, whatever it takes. Raises: AdapterError."""
+        if self._hot is None:
+            return
+        for use in adapters:
+            known = self._known[use.key]
+            if known.alone is None and not self._hot.ready(use.key):
+                self._warm.warm_now(known)
+                known.last_used = self._clock
+                if use.key not in self._hot.entries and not self._enter(self._hot, known):
+                    raise AdapterError("the bank has no room for it while others run")
+                self._hot.copy(use.key, float("inf"))
+
+    def arrange(self, context: Context, rows: ListOf[tuple[AdapterSet, int, int]]) -> bool:
+        """Set up the next pass of a context: (adapters, tokens, outputs) in batch order.
+
+        Returns: whether its products are intercepted. Raises: ValueError if sets meet that cannot.
+        """
+        sets = dict.fromkeys(adapters for adapters, _, _ in rows)
+        lanes = {self._lane(adapters) for adapters in sets}
+        if len(lanes) != 1:
+            raise ValueError(f"one pass takes one lane of adapters, not {len(lanes)}")
+        if self._mixer is None or any(self._known[use.key].alone for adapters in sets for use in adapters):
+            (adapters,) = sets
+            context.use_adapters(tuple((self._native_of(use.key).handle, use.weight) for use in adapters))
+            if self._mixer is not None:
+                self._mixer.rest()
+            return False
+        now = time.monotonic()
+        if any(sets):
+            self._last_adapter_s = now
+        elif not self._mixer.banks or now - self._last_adapter_s > IDLE_BANK_S:
+            context.use_adapters(())
+            self._mixer.rest()
+            return False
+        fresh = context.use_adapters(self._mixer.handles)
+        uses = {adapters: self._uses(adapters) for adapters in sets}
+        self._mixer.arrange(
+            context.handle,
+            tuple((uses[adapters], tokens, outputs) for adapters, tokens, outputs in rows),
+            whole=fresh,
+            uniform=self._splits is not None,
+        )
+        return self._mixer.intercepts
+
+    def _uses(self, adapters: AdapterSet) -> Uses:
+        return tuple((self._place(use.key), use.weight) for use in adapters)
+
+    def _place(self, key: str) -> Place:
+        place = self._hot.ready(key) if self._hot is not None else None
+        assert place is not None, "only ready adapters are chosen"
+        return place
+
+    def _native_of(self, key: str) -> Adapter:
+        """llama.cpp's own copy; of an adapter that the bank has too if it is blended with one that it has not."""
+        if key not in self._native:
+            self._native[key] = self._loader.load(self._known[key].file.path)
+        return self._native[key]
+
+    def _let_go(self) -> None:
+        self._context.use_adapters(())
+
+    # ------------------------------------------------------------ status
+
+    def status(self) -> BankStatus:
+        """May be called from another thread."""
+        known = list(self._known.values())
+        alone = {one.key: one.alone for one in known if one.alone}
+        warm = [one.weights for one in known if one.weights is not None]
+        status = BankStatus(
+            mixing=not (self._off or self._splits),
+            reason=self._off or self._splits,
+            alone=alone,
+            warm_adapters=len(warm),
+            warm_bytes=sum(weights.bytes for weights in warm),
+            cold_adapters=len(known) - len(warm) - len(alone),
+        )
+        return status if self._hot is None else self._with_hot(status, self._hot)
+
+    def _with_hot(self, status: BankStatus, hot: HotAdapters) -> BankStatus:
+        return msgspec.structs.replace(
+            status,
+            total_ranks=hot.total_ranks,
+            used_ranks=hot.used_ranks,
+            bytes=hot.bytes,
+            hot=[
+                HotAdapter(
+                    key=key,
+                    first_rank=entry.place.first,
+                    rank=entry.place.ranks,
+                    pinned=entry.known.pinned,
+                    users=self._users[key],
+                )
+                for key, entry in list(hot.entries.items())
+            ],
+            copies=hot.copies,
+            evictions=hot.evictions,
+            rebuilds=hot.rebuilds,
+            last_copy_s=hot.last_copy_s,
+        )

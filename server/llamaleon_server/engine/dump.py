@@ -33,14 +33,17 @@ class LogitsDump:
     def longest(self) -> int:
         return max((len(tokens) for tokens in self.request.sequences), default=0)
 
-    def advance(self, make_context: Callable[[int, int], Context]) -> bool:
+    def advance(
+        self, make_context: Callable[[int, int], Context], arrange: Callable[[Context, int], None]
+    ) -> bool:
         """Evaluate one piece. True once the file is there.
 
-        `make_context(tokens, rows)` gives a context of our own, with the adapters active.
+        `make_context(tokens, rows)` gives a context of our own; `arrange(context, tokens)` puts the adapters
+        in place for a pass of it, again for every piece: between them others run.
         Raises: OSError, LoadError, DecodeError; what was written is gone then.
         """
         if self._work is None:
-            self._work = self._pieces(make_context)
+            self._work = self._pieces(make_context, arrange)
         try:
             next(self._work)
         except StopIteration:
@@ -51,19 +54,27 @@ class LogitsDump:
             raise
         return False
 
-    def _pieces(self, make_context: Callable[[int, int], Context]) -> Generator[None]:
+    def _pieces(
+        self, make_context: Callable[[int, int], Context], arrange: Callable[[Context, int], None]
+    ) -> Generator[None]:
         context = make_context(max(self.longest, 1), PIECE_TOKENS)
         try:
             with zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED) as archive:
                 for number, tokens in enumerate(self.request.sequences):
                     with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
-                        yield from self._sequence(member, tokens, context)
+                        yield from self._sequence(member, tokens, context, arrange)
             with self._partial.open("rb") as written:
                 os.fsync(written.fileno())
         finally:
             context.close()
 
-    def _sequence(self, member: IO[bytes], tokens: list[int], context: Context) -> Generator[None]:
+    def _sequence(
+        self,
+        member: IO[bytes],
+        tokens: list[int],
+        context: Context,
+        arrange: Callable[[Context, int], None],
+    ) -> Generator[None]:
         """Write one array, (n_tokens, n_vocab), yielding after each piece."""
         shape = (len(tokens), self._vocabulary_size)
         np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -73,6 +84,7 @@ class LogitsDump:
             piece = tokens[start : start + PIECE_TOKENS]
             batch.clear()
             batch.add(piece, start, 0, len(piece))
+            arrange(context, len(piece))
             if not context.decode(batch):
                 raise OSError("the cache made for this sequence does not hold it")
             member.write(context.logits(len(piece)).astype("<f4", copy=False).tobytes())

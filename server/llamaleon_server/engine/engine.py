@@ -6,38 +6,51 @@ dump of logits is evaluated.
 
 from __future__ import annotations
 
+import queue
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from llamaleon_server.binding.adapters import AdapterLoader
 from llamaleon_server.binding.context import Context, exact_context
-from llamaleon_server.binding.errors import AdapterError, BindingError, DecodeError
+from llamaleon_server.binding.errors import AdapterError, BindingError
 from llamaleon_server.binding.loading import Loaded
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.bank import AdapterBank
+from llamaleon_server.engine.cost import StepCost
+from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.dump import LogitsDump
-from llamaleon_server.engine.grouping import GroupByAdapters
 from llamaleon_server.engine.kv import KvCache
-from llamaleon_server.engine.postprocess import NotFinite, Postprocessor
+from llamaleon_server.engine.postprocess import Postprocessor
 from llamaleon_server.engine.prefix import PrefixCache
-from llamaleon_server.engine.runner import Runner, SpanResult
+from llamaleon_server.engine.runner import Runner
 from llamaleon_server.engine.sampling import problem_of
-from llamaleon_server.engine.scheduler import Limits, Rejected, Scheduler, Span
-from llamaleon_server.engine.sequence import Sequence
+from llamaleon_server.engine.scheduler import Limits, Rejected, Scheduler
+from llamaleon_server.engine.speculate import Speculator
+from llamaleon_server.engine.stepping import Stepper
+from llamaleon_server.engine.warm import Known
 
 Send = Callable[[protocol.FromEngine], None]
+
+
+def _nothing() -> None:
+    """For engines that are stepped by hand."""
 
 
 class Engine:
     """Everything of one resident model. `send` must be callable from any thread."""
 
-    def __init__(self, loaded: Loaded, options: protocol.EngineOptions, send: Send) -> None:
+    def __init__(
+        self, loaded: Loaded, options: protocol.EngineOptions, send: Send, wake: Callable[[], None] = _nothing
+    ) -> None:
+        """`wake` is called, from any thread, when there is something to `settle`."""
         model, context = loaded.model, loaded.context
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake = wake
         self._send = send
         self._loaded = loaded
         self._vocabulary = model.vocabulary
-        self._bank = AdapterBank(AdapterLoader(model), context)
+        self._bank = AdapterBank(model, context, options, self._post, loaded.mixing_off)
         spare = loaded.sequences - loaded.running_sequences
         self._kv = KvCache(context, context.kv_tokens, loaded.sequences, model.window_tokens)
         self._prefixes = PrefixCache(
@@ -49,12 +62,25 @@ class Engine:
             waiting=options.queue_limit,
             batch_tokens=loaded.batch_tokens,
             output_rows=loaded.output_rows,
+            step_target_s=options.step_target_s,
         )
-        self._scheduler = Scheduler(self._kv, self._prefixes, limits, GroupByAdapters())
-        self._runner = Runner(context, self._bank, loaded.batch_tokens)
-        self._postprocessor = Postprocessor(model.vocabulary, context, loaded.context_tokens)
+        self._cost = StepCost()
+        # The state of recurrent layers cannot go back to before a wrong guess.
+        guesses = options.speculation and not model.keeps_state
+        speculator = Speculator(self._cost) if guesses else None
+        self._scheduler = Scheduler(
+            self._kv, self._prefixes, limits, self._bank, cost=self._cost, speculator=speculator
+        )
+        self._stepper = Stepper(
+            scheduler=self._scheduler,
+            runner=Runner(context, self._bank, loaded.batch_tokens),
+            bank=self._bank,
+            kv=self._kv,
+            cost=self._cost,
+            drawing=Drawing(model.vocabulary, loaded.threads),
+            postprocessor=Postprocessor(model.vocabulary),
+        )
         self._dumps: deque[LogitsDump] = deque()
-        self._steps = self._tokens_out = 0
 
     @property
     def has_work(self) -> bool:
@@ -69,9 +95,14 @@ class Engine:
             kv_total_tokens=self._kv.total,
             adapters=self._bank.keys,
             resident_bytes=resident_bytes,
-            step=protocol.StepStatus(steps=self._steps, tokens_out=self._tokens_out),
-            prefix=protocol.PrefixStatus(prefixes=len(self._prefixes), tokens=self._prefixes.tokens),
+            step=self._stepper.recorder.status(),
+            bank=self._bank.status(),
+            prefix=self._prefixes.status(),
         )
+
+    def _post(self, work: Callable[[], None]) -> None:
+        self._posted.put(work)
+        self._wake()
 
     # ------------------------------------------------------------ messages
 
@@ -94,14 +125,25 @@ class Engine:
             self._sweep()
 
     def load_adapter(self, request: protocol.LoadAdapter) -> None:
-        try:
-            loaded, settled = self._bank.load(request.key, Path(request.path))
-        except AdapterError as error:
-            self._fail(request.id, "adapter_refused", str(error))
-            return
+        """Answered when the file has been read, by another thread: running requests go on meanwhile."""
+        began = time.monotonic()
+
+        def done(result: Known | AdapterError) -> None:
+            if isinstance(result, AdapterError):
+                self._fail(request.id, "adapter_refused", str(result))
+                return
+            loaded = protocol.AdapterLoaded(
+                key=result.key,
+                rank=result.file.rank,
+                tensors=2 * len(result.file.pairs),
+                bytes=result.file.bytes,
+                load_s=time.monotonic() - began,
+            )
+            self._send(protocol.Reply(id=request.id, adapter=loaded))
+
+        settled = self._bank.load(request.key, Path(request.path), pinned=request.pinned, done=done)
         for waiting in settled:
             self._send(protocol.Reply(id=waiting))
-        self._send(protocol.Reply(id=request.id, adapter=loaded))
 
     def unload_adapter(self, request: protocol.UnloadAdapter) -> None:
         if not self._bank.retire(request.key, request.id):
@@ -144,69 +186,48 @@ class Engine:
 
     # ------------------------------------------------------------ work
 
-    def step(self) -> None:
-        """Advance all requests of one adapter set by one pass, and a dump by one piece."""
-        if spans := self._scheduler.schedule():
-            results = self._run(spans)
-            deltas = self._postprocess(results)
-            if deltas:
-                self._send(protocol.Step(deltas))
-            self._steps += 1
+    def settle(self) -> None:
+        """Do what other threads have left for this one."""
+        while not self._posted.empty():
+            self._posted.get()()
+
+    def step(self) -> bool:
+        """Advance all requests that may share a pass by one, and a dump by one piece.
+
+        Returns: False if nothing can go on before `wake` is called.
+        """
+        self.settle()
+        idle = True
+        if self._scheduler.has_work:
+            outcome = self._stepper.step()
+            idle = outcome.idle
+            if outcome.deltas:
+                self._send(protocol.Step(outcome.deltas))
+            for request, code, message in outcome.failed:
+                self._fail(request, code, message)
         if self._dumps:
+            idle = False
             self._advance_dump()
         self._sweep()
+        return not idle
 
-    def _run(self, spans: tuple[Span, ...]) -> list[SpanResult]:
-        try:
-            results = self._runner.run(spans)
-        except DecodeError as error:
-            for span in spans:
-                self._drop(span.sequence, f"The model failed: {error}.")
-            return []
-        if results is None:
-            if not self._scheduler.make_room():
-                self._drop(spans[0].sequence, "The KV cache has no room for this request.")
-            return []
-        for span in spans:
-            assert span.sequence.slot is not None, "it has just run"
-            self._kv.extend(span.sequence.slot, span.count)
-            span.sequence.computed += span.count
-        return results
-
-    def _postprocess(self, results: list[SpanResult]) -> list[protocol.Delta]:
-        deltas = []
-        for result in results:
-            sequence = result.span.sequence
-            generated = sequence.generated
-            try:
-                delta = self._postprocessor.advance(result)
-            except NotFinite:
-                self._drop(
-                    sequence, "The model computed numbers that are not finite: its adapter or file is bad."
-                )
-                continue
-            self._tokens_out += sequence.generated - generated
-            if delta is None:
-                continue
-            deltas.append(delta)
-            if delta.finish is not None:
-                self._scheduler.remove(sequence)
-        return deltas
-
-    def _drop(self, sequence: Sequence, message: str) -> None:
-        self._scheduler.remove(sequence, keep_cells=False)
-        self._fail(sequence.id, "engine_error", message)
+    def close(self) -> None:
+        """Free what is not Python's, the model and its context aside."""
+        self._bank.close()
 
     def _advance_dump(self) -> None:
         dump = self._dumps[0]
 
         def make_context(tokens: int, rows: int) -> Context:
-            context = exact_context(self._loaded.model, tokens, rows, self._loaded.threads)
-            context.use_adapters(self._bank.handles(dump.adapters))
-            return context
+            loaded = self._loaded
+            return exact_context(loaded.model, tokens, rows, loaded.threads, loaded.mixer)
+
+        def arrange(context: Context, tokens: int) -> None:
+            self._bank.require(dump.adapters)
+            self._bank.arrange(context, [(dump.adapters, tokens, tokens)])
 
         try:
-            if not dump.advance(make_context):
+            if not dump.advance(make_context, arrange):
                 return
         except (OSError, BindingError) as error:
             self._fail(dump.request.id, "engine_error", f"The logits cannot be written: {error}.")

@@ -1,12 +1,12 @@
-"""Which of the running sequences may share the next pass: the one policy that knows about adapters.
+"""Turns between sequences that cannot share a pass.
 
-llama.cpp applies one set of adapters to all tokens of a llama_decode, so here the sequences of one set take
-turns with those of another. A policy that mixes sets in one pass replaces this class and nothing else:
-spans carry their sequence's adapters down to the runner.
+What the adapter bank can take shares every pass: one lane. An adapter that it cannot take has a lane of its
+own, and where mixing is off every set of adapters has: llama.cpp applies those to all tokens of a llama_decode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as ListOf
 
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
@@ -14,26 +14,28 @@ from llamaleon_server.engine.sequence import AdapterSet, Sequence
 TURN_STEPS = 4  # a switch re-reserves the compute graph, 10 to 85 ms: taken every fourth step, not every step
 
 
-class GroupByAdapters:
-    """One adapter set per pass, in turns; a set keeps its turn for a few steps, or while it is alone.
+class TakeTurns:
+    """One lane per pass, in turns; a lane keeps its turn for a few steps, or while it is alone.
 
-    A set that has just arrived goes first, so that its first token does not wait for a turn to end; but never
+    A lane that has just arrived goes first, so that its first token does not wait for a turn to end; but never
     twice in a row, so that a stream of newcomers starves nobody.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: Callable[[AdapterSet], AdapterSet] = lambda adapters: adapters) -> None:
+        """`lane` says which sets share passes, by a name for their lane; by default each is alone."""
+        self._lane = lane
         self._clock = 0
         self._current: AdapterSet | None = None
         self._turn_steps = 0
         self._jumped = False  # the current turn was a newcomer's
-        self._last_seen: dict[AdapterSet, int] = {}  # set -> when it was last served, or else arrived
+        self._last_seen: dict[AdapterSet, int] = {}  # lane -> when it was last served, or else arrived
         self._newcomers: dict[AdapterSet, None] = {}  # not served yet, in order of arrival
 
     def choose(self, running: ListOf[Sequence]) -> list[Sequence]:
-        """The sequences of the set whose turn it is; empty only if nothing runs."""
+        """The sequences of the lane whose turn it is; empty only if nothing runs."""
         if not running:
             return []
-        present = dict.fromkeys(sequence.adapters for sequence in running)
+        present = dict.fromkeys(self._lane(sequence.adapters) for sequence in running)
         self._notice(present)
         if self._turn_ends(present):
             self._current, self._jumped = self._next(present)
@@ -44,7 +46,7 @@ class GroupByAdapters:
         self._clock += 1
         self._last_seen[current] = self._clock
         self._newcomers.pop(current, None)
-        return [sequence for sequence in running if sequence.adapters == current]
+        return [sequence for sequence in running if self._lane(sequence.adapters) == current]
 
     def _notice(self, present: dict[AdapterSet, None]) -> None:
         self._newcomers |= {key: None for key in present if key not in self._last_seen}
@@ -58,7 +60,7 @@ class GroupByAdapters:
         return len(present) > 1 and (jump or self._turn_steps >= TURN_STEPS)
 
     def _next(self, present: dict[AdapterSet, None]) -> tuple[AdapterSet, bool]:
-        """The set to serve, and whether it goes before others."""
+        """The lane to serve, and whether it goes before others."""
         if self._newcomers and not self._jumped:
             return next(iter(self._newcomers)), len(present) > 1
         others = [key for key in present if key != self._current]

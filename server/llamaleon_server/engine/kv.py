@@ -98,6 +98,15 @@ class KvCache:
         """Account for tokens that a decode has just added."""
         self._ledger.extend(sequence, count)
 
+    def cut(self, sequence: int, length: int) -> bool:
+        """Keep the first `length` tokens of a sequence. False if its memory cannot forget a part (recurrent
+        layers): then nothing has changed.
+        """
+        if not self._memory.remove(sequence, length):
+            return False
+        self._ledger.truncate(sequence, length)
+        return True
+
     def share(self, source: int, target: int, count: int) -> bool:
         """Give the empty `target` the first `count` tokens of `source`.
 

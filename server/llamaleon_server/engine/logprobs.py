@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.protocol import TokenLogprob
+from llamaleon_server.engine.rows import NotFinite, Row, largest
 
 
-def token_logprobs(
-    logits: NDArray[np.float32], chosen: Sequence[int], alternatives: int, vocabulary: Vocabulary
-) -> list[TokenLogprob]:
-    """Log-probability of `chosen[i]` under row i of `logits` (rows, n_vocab), with the best alternatives."""
-    peaks = logits.max(axis=1, keepdims=True)
-    totals = peaks + np.log(np.exp(logits - peaks).sum(axis=1, keepdims=True))
-    result = []
-    for row, total, token in zip(logits, totals[:, 0], chosen, strict=True):
-        best = np.argpartition(row, -alternatives)[-alternatives:] if alternatives else np.array([], np.int64)
-        best = best[np.argsort(-row[best], kind="stable")]
-        top = [(int(t), vocabulary.rendered(int(t)), float(row[t] - total)) for t in best]
-        result.append(TokenLogprob(token, vocabulary.rendered(token), float(row[token] - total), top))
-    return result
+@dataclass(frozen=True)
+class Score:
+    """Log-probability of a token in nats, and the best alternatives as (token id, log-probability)."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+    def rendered(self, vocabulary: Vocabulary) -> TokenLogprob:
+        top = [(token, vocabulary.rendered(token), logprob) for token, logprob in self.top]
+        return TokenLogprob(self.token, vocabulary.rendered(self.token), self.logprob, top)
+
+
+def score(row: Row, token: int, alternatives: int) -> Score:
+    """Numbers only, so that any thread may do it. `row` (n_vocab,) are raw logits. Raises: NotFinite."""
+    peak = row.max()
+    if not np.isfinite(peak):
+        raise NotFinite
+    total = peak + np.log(np.exp(row - peak).sum())
+    best = largest(row, alternatives) if alternatives else np.array([], np.intp)
+    best = best[np.argsort(-row[best], kind="stable")]
+    return Score(token, float(row[token] - total), [(int(t), float(row[t] - total)) for t in best])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaleon_server.engine.kv import KvCache
+from llamaleon_server.engine.protocol import PrefixStatus
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
 
 Tokens = NDArray[np.int32]
@@ -49,6 +50,10 @@ class PrefixCache:
     @property
     def tokens(self) -> int:
         return sum(len(entry.tokens) for entry in list(self._entries.values()))
+
+    def status(self) -> PrefixStatus:
+        """Counters since the start; may be called from another thread."""
+        return PrefixStatus(prefixes=len(self), tokens=self.tokens, limit_tokens=self._max_tokens)
 
     def best(self, sequence: Sequence, running: Iterable[Sequence]) -> tuple[int, int] | None:
         """(slot, tokens) of the longest usable beginning among cached and running sequences."""

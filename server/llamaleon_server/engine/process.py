@@ -19,8 +19,10 @@ from llamaleon_server.engine.engine import Engine
 
 PROGRESS_INTERVAL_S = 0.1
 
-# From the reader to the engine's thread: a message, a request with its prompt's tokens, None at the end.
-Work = protocol.ToEngine | tuple[protocol.Generate, list[int]] | None
+WAKE = "wake"  # another thread has left something for the engine's
+
+# For the engine's thread: a message, a request with its prompt's tokens, WAKE, None at the end.
+Work = protocol.ToEngine | tuple[protocol.Generate, list[int]] | str | None
 
 
 class Reader(threading.Thread):
@@ -102,10 +104,11 @@ def run(options: protocol.EngineOptions, channel: Channel) -> int:
         channel.send(protocol.Fatal(str(error)))
         return 1
     work: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    engine = Engine(loaded, options, channel.send)
+    engine = Engine(loaded, options, channel.send, lambda: work.put(WAKE))
     channel.send(_ready(loaded, time.monotonic() - began))
     Reader(channel, loaded, engine, work).start()
     _serve(engine, work)
+    engine.close()
     loaded.context.close()
     loaded.model.close()
     return 0
@@ -119,11 +122,17 @@ def _serve(engine: Engine, work: queue.SimpleQueue[Work]) -> None:
             if item is None or isinstance(item, protocol.Shutdown):
                 return
             _handle(engine, item)
-        engine.step()
+        if not engine.step():
+            item = work.get()  # a file is being read: its reader wakes us, or a message comes before
+            if item is None or isinstance(item, protocol.Shutdown):
+                return
+            _handle(engine, item)
 
 
-def _handle(engine: Engine, item: protocol.ToEngine | tuple[protocol.Generate, list[int]]) -> None:
+def _handle(engine: Engine, item: protocol.ToEngine | tuple[protocol.Generate, list[int]] | str) -> None:
     match item:
+        case str():
+            engine.settle()
         case (protocol.Generate() as request, list() as prompt):
             engine.generate(request, prompt)
         case protocol.Cancel():
@@ -150,6 +159,7 @@ def _load_options(options: protocol.EngineOptions) -> LoadOptions:
         flash_attention=options.flash_attention,
         kv_type=options.kv_type,
         use_mmap=options.use_mmap,
+        mixing=options.mixing,
     )
 
 

@@ -1,11 +1,8 @@
-"""Runs what the scheduler chose: spans to a batch, a batch through llama.cpp, logits back.
-
-Decides nothing. Spans carry their adapters; today one pass takes one set of them, and a pass that mixes
-sets changes `_apply` and the grouping policy, not this interface.
-"""
+"""Runs what the scheduler chose: spans to a batch, a batch through llama.cpp, logits back."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +11,7 @@ from numpy.typing import NDArray
 from llamaleon_server.binding.batch import Batch
 from llamaleon_server.binding.context import Context
 from llamaleon_server.engine.bank import AdapterBank
-from llamaleon_server.engine.scheduler import Span
-from llamaleon_server.engine.sequence import AdapterSet
+from llamaleon_server.engine.composition import Span
 
 
 @dataclass(frozen=True)
@@ -28,19 +24,20 @@ class SpanResult:
 
 
 class Runner:
-    """Owns the context and the batch."""
+    """Owns the context and the batch. `decode_s` and `intercepted` are about the last pass."""
 
     def __init__(self, context: Context, bank: AdapterBank, batch_tokens: int) -> None:
         self._context = context
         self._bank = bank
         self._batch = Batch(batch_tokens)
+        self.decode_s = 0.0
+        self.intercepted = False
 
     def run(self, spans: tuple[Span, ...]) -> list[SpanResult] | None:
         """One pass over all spans; None if the KV cache has no room for it, and then nothing has changed.
 
-        Raises: DecodeError if llama.cpp fails; ValueError if spans of different adapters meet.
+        Raises: DecodeError if llama.cpp fails; ValueError if adapters meet that cannot share a pass.
         """
-        self._apply({span.adapters for span in spans})
         self._batch.clear()
         ends = []
         for span in spans:
@@ -49,17 +46,18 @@ class Runner:
             tokens = [*sequence.tokens[span.start : span.start + span.count - len(span.draft)], *span.draft]
             first = self._batch.add(tokens, span.start, sequence.slot, span.outputs)
             ends.append(first + span.count - 1)
-        if not self._context.decode(self._batch):
-            return None
-        return self._split(spans, ends)
-
-    def _apply(self, sets: set[AdapterSet]) -> None:
-        if len(sets) != 1:
-            raise ValueError(f"one pass takes one set of adapters, not {len(sets)}")
-        self._context.use_adapters(self._bank.handles(sets.pop()))
+        self.intercepted = self._bank.arrange(
+            self._context, [(span.adapters, span.count, span.outputs) for span in spans]
+        )
+        began = time.perf_counter()
+        decoded = self._context.decode(self._batch)
+        results = self._split(spans, ends) if decoded else None
+        self.decode_s = time.perf_counter() - began
+        return results
 
     def _split(self, spans: tuple[Span, ...], ends: list[int]) -> list[SpanResult]:
         rows = sum(span.outputs for span in spans)
+        # Waits until the pass has been computed, where that happens on a device.
         logits = self._context.logits(rows) if rows else np.empty((0, 0), np.float32)
         results, row = [], 0
         for span, index in zip(spans, ends, strict=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 
-from llamaleon_server.binding.sampler import Sampler, SamplerSettings
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.protocol import Generate, Sampling
+from llamaleon_server.engine.sampler import SamplerSettings
 
 MAX_ALTERNATIVES = 20
 # field -> (least, most) allowed
@@ -29,7 +29,7 @@ def problem_of(request: Generate, vocabulary: Vocabulary) -> tuple[str, str] | N
         if not least <= value <= most:  # also catches NaN
             return f"{name} is {value}; it must lie between {least} and {most}.", name
     for token, bias in request.sampling.logit_bias.items():
-        if not 0 <= token < vocabulary.size or math.isnan(bias):
+        if not 0 <= token < vocabulary.size or math.isnan(bias) or bias == math.inf:
             return (
                 f"logit_bias: {token} is no token id of this model, or its bias {bias} no number.",
                 "logit_bias",
@@ -53,8 +53,8 @@ def problem_of(request: Generate, vocabulary: Vocabulary) -> tuple[str, str] | N
     return None
 
 
-def settings_of(request: Generate, vocabulary: Vocabulary, context_tokens: int) -> SamplerSettings:
-    """The chain that a request asks for. Without a seed every request draws one of its own."""
+def settings_of(request: Generate, vocabulary: Vocabulary) -> SamplerSettings:
+    """What a request asks for. Without a seed every request draws one of its own."""
     asked: Sampling = request.sampling
     bias = dict(asked.logit_bias)
     if request.ignore_eos:
@@ -68,15 +68,5 @@ def settings_of(request: Generate, vocabulary: Vocabulary, context_tokens: int) 
         frequency_penalty=asked.frequency_penalty,
         presence_penalty=asked.presence_penalty,
         repeat_penalty=asked.repeat_penalty,
-        penalty_window_tokens=context_tokens,
         bias=bias,
     )
-
-
-def sampler_of(settings: SamplerSettings, prompt: list[int], vocabulary: Vocabulary) -> Sampler | None:
-    """None where the largest logit is all that is asked for: then no chain is needed."""
-    if settings.is_argmax:
-        return None
-    sampler = Sampler(settings, vocabulary.size)
-    sampler.read_prompt(prompt)
-    return sampler

@@ -9,13 +9,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence as ListOf
-from dataclasses import dataclass
 from typing import Protocol
 
+from llamaleon_server.engine.composition import Composer, Limits, Span, Speculator
+from llamaleon_server.engine.cost import StepCost
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.prefix import PrefixCache
 from llamaleon_server.engine.protocol import FailedCode, Generate
-from llamaleon_server.engine.sequence import AdapterSet, Sequence, State
+from llamaleon_server.engine.sequence import Sequence, State
+
+__all__ = ["Limits", "Policy", "Rejected", "Scheduler", "Span", "Speculator"]
 
 # Cells set aside for a request that names no `max_tokens`; more are found, by eviction, as it grows.
 OPEN_ENDED_TOKENS = 512
@@ -36,47 +39,24 @@ class Policy(Protocol):
     def choose(self, running: ListOf[Sequence]) -> list[Sequence]: ...
 
 
-@dataclass(frozen=True)
-class Span:
-    """Positions [start, start + count) of a sequence in one pass; the last `outputs` of them get logits.
-
-    The last `len(draft)` of them are guesses, which are not in `sequence.tokens` (yet).
-    """
-
-    sequence: Sequence
-    start: int
-    count: int
-    outputs: int
-    draft: tuple[int, ...] = ()
-
-    @property
-    def adapters(self) -> AdapterSet:
-        return self.sequence.adapters
-
-    @property
-    def reaches_end(self) -> bool:
-        return self.start + self.count >= len(self.sequence.tokens)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """`output_rows` bounds the rows of logits of one step, `batch_tokens` its tokens."""
-
-    context_tokens: int
-    running: int
-    waiting: int
-    batch_tokens: int
-    output_rows: int
-
-
 class Scheduler:
     """Owns the sequences. The engine alone calls it."""
 
-    def __init__(self, kv: KvCache, prefixes: PrefixCache, limits: Limits, policy: Policy) -> None:
+    def __init__(
+        self,
+        kv: KvCache,
+        prefixes: PrefixCache,
+        limits: Limits,
+        policy: Policy,
+        *,
+        cost: StepCost | None = None,
+        speculator: Speculator | None = None,
+    ) -> None:
         self._kv = kv
         self._prefixes = prefixes
         self._limits = limits
         self._policy = policy
+        self._composer = Composer(limits, cost or StepCost(), speculator)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
@@ -137,28 +117,11 @@ class Scheduler:
         return spans
 
     def _compose(self) -> tuple[Span, ...]:
-        chosen = self._policy.choose(self._running)
-        tokens, rows = self._limits.batch_tokens, self._limits.output_rows
-        spans: list[Span] = []
-        for sequence in sorted(chosen, key=lambda sequence: not sequence.is_decoding):
-            span = self._span(sequence, tokens, rows)
-            if span is not None:
-                spans.append(span)
-                tokens -= span.count
-                rows -= span.outputs
-        return tuple(spans)
-
-    @staticmethod
-    def _span(sequence: Sequence, tokens: int, rows: int) -> Span | None:
-        """As much of a sequence as the step still has room for."""
-        if tokens < 1 or rows < 1:
-            return None
-        count = min(sequence.remaining, tokens)
-        if not sequence.prompt_logprobs_sent:
-            count = outputs = min(count, rows)
-        else:
-            outputs = int(count == sequence.remaining)
-        return Span(sequence, sequence.computed, count, outputs)
+        decoding: list[Sequence] = []
+        prompts: list[Sequence] = []
+        for sequence in self._policy.choose(self._running):
+            (decoding if sequence.is_decoding else prompts).append(sequence)
+        return self._composer.compose(decoding, prompts, self._kv.free)
 
     def _admit(self) -> None:
         """Move requests from the queue into the running set, first come first served."""

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from llamaleon_server.binding.sampler import Sampler
 from llamaleon_server.engine.protocol import AdapterUse, Finish, Generate, Timings, TokenLogprob
+from llamaleon_server.engine.sampler import Sampler
 from llamaleon_server.engine.text import TextCutter
 
 AdapterSet = tuple[AdapterUse, ...]
@@ -49,6 +49,9 @@ class Sequence:
         self.arrived = time.monotonic()
         self.admitted: float | None = None
         self.first_token: float | None = None
+        # Sums over the passes it took part in, and of the tokens guessed ahead for it.
+        self.passes = self.batch_sequences = self.batch_adapters = 0
+        self.drafted = self.accepted = 0
 
     @property
     def id(self) -> int:
@@ -84,7 +87,13 @@ class Sequence:
             cached_tokens=self.cached_tokens or 0,
             completion_tokens=self.generated,
             timings=Timings(
-                queue_s=admitted - self.arrived, prefill_s=first - admitted, decode_s=now - first
+                queue_s=admitted - self.arrived,
+                prefill_s=first - admitted,
+                decode_s=now - first,
+                sequences_in_batch=self.batch_sequences / self.passes if self.passes else 1.0,
+                adapters_in_batch=self.batch_adapters / self.passes if self.passes else 0.0,
+                drafted_tokens=self.drafted,
+                accepted_tokens=self.accepted,
             ),
             stop_string=self.output.stop_string,
         )
@@ -96,11 +105,8 @@ class Sequence:
             self.prompt_logprobs.clear()
 
     def end(self) -> None:
-        """Free what is not Python's. The sequence number is the scheduler's to give back."""
-        self.state = State.FINISHED
-        if self.sampler is not None:
-            self.sampler.close()
-            self.sampler = None
+        """Nothing more is drawn. The sequence number is the scheduler's to give back."""
+        self.state, self.sampler = State.FINISHED, None
 
 
 class Output:

@@ -39,7 +39,7 @@ async def dump_probe(
     async with residents.lease(base) as engine:
         uses: tuple[AdapterUse, ...] = ()
         if version is not None:
-            await engine.load_adapter(version.key, version.path)
+            await residents.load_adapter(engine, version)
             uses = (AdapterUse(version.key),)
         await engine.dump_logits(probe, uses, temporary)
     temporary.replace(directory / name)

@@ -254,6 +254,7 @@ class Pipeline:
                 record.id, status=SUCCEEDED, fine_tuned_model=name, finished_at=int(time.time())
             )
         await asyncio.to_thread(self._tidy, record.id)
+        await self._residents.settle_pins(finish.base_of(self._registry, record))
         return done
 
     def _tidy(self, job_id: str) -> None:

@@ -174,6 +174,44 @@ class AdapterStore:
     def fail(self, version: AdapterVersion, reason: str) -> AdapterVersion:
         return self.set_state(version, FAILED, reason)
 
+    def refuse(self, version: AdapterVersion, reason: str) -> bool:
+        """As `fail`, of a version that may have been retired meanwhile: then it stays so, and False."""
+        changed = self._db.execute(
+            "UPDATE adapters SET state = ?, reason = ? WHERE name = ? AND version = ? AND state IN (?, ?)",
+            FAILED,
+            reason,
+            version.adapter,
+            version.version,
+            REGISTERED,
+            DEPLOYED,
+        )
+        return bool(changed.rowcount)
+
+    def failed(self, base: str, name: str, version: int | None) -> AdapterVersion | None:
+        """The newest version that failed, or that version if it did."""
+        return self._one(
+            "base = ? AND name = ? AND state = ? AND version = COALESCE(?, version) "
+            "ORDER BY version DESC LIMIT 1",
+            base,
+            name,
+            FAILED,
+            version,
+        )
+
+    def names(self, base: str | None = None) -> list[tuple[str, str]]:
+        """(key, `BASE+NAME@VERSION`) of all servable versions, in the order of registration.
+
+        Without their manifests: quick with a thousand of them.
+        """
+        rows = self._db.rows(
+            "SELECT key, base, name, version FROM adapters "
+            "WHERE state IN (?, ?) AND base = COALESCE(?, base) ORDER BY id",
+            REGISTERED,
+            DEPLOYED,
+            base,
+        )
+        return [(row["key"], f"{row['base']}+{row['name']}@{row['version']}") for row in rows]
+
     def _one(self, where: str, *values: object) -> AdapterVersion | None:
         row = self._db.row(f"SELECT * FROM adapters WHERE {where}", *values)
         return None if row is None else self._record(row)

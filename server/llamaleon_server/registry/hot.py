@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from llamaleon_server.registry.registry import Registry
 PEFT_CONFIG = "adapter_config.json"
 
 
+Offer = Callable[[Base, AdapterVersion], Awaitable[None]]  # raises AdapterRefused, and has recorded it
+
+
 class _Fit(Struct, frozen=True):
     """An adapter as a GGUF file that fits `base`."""
 
@@ -42,11 +45,13 @@ async def load_adapter(
     *,
     replace: bool = False,
     also: Callable[[AdapterVersion], None] | None = None,
+    offer: Offer | None = None,
 ) -> AdapterVersion:
     """Copy the adapter at `path` in, convert it if it is a PEFT directory, and deploy it as `name`.
 
     Without `base`, it is the base that the adapter's manifest or configuration names, else the only
-    registered one that fits. `also` runs in the transaction that records the version.
+    registered one that fits. `also` runs in the transaction that records the version. `offer` tries it in its
+    engine afterwards, if that runs: an adapter that only the engine can refuse is then recorded as failed.
 
     Raises:
         NotFound: nothing lies at `path`.
@@ -54,7 +59,10 @@ async def load_adapter(
         AdapterRefused: it cannot be read or expressed, or fits no base; the message says why.
         StorageFull: nothing was recorded.
     """
-    return await asyncio.to_thread(_load, registry, name, path, base, replace=replace, also=also)
+    version = await asyncio.to_thread(_load, registry, name, path, base, replace=replace, also=also)
+    if offer is not None:
+        await offer(registry.base(version.base), version)
+    return version
 
 
 def _load(

@@ -82,4 +82,13 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (job, step)
     );
     """,
+    # 3: adapters that stay in their engine's bank
+    """
+    CREATE TABLE pins (
+        base        TEXT NOT NULL,
+        name        TEXT NOT NULL,
+        version     INTEGER NOT NULL,           -- 0: whichever is deployed
+        PRIMARY KEY (base, name, version)
+    );
+    """,
 )

@@ -61,6 +61,10 @@ class AdapterVersion(Struct, frozen=True, kw_only=True):
         return f"{self.base}+{self.adapter}"
 
     @property
+    def full_name(self) -> str:
+        return f"{self.model}@{self.version}"
+
+    @property
     def directory(self) -> Path:
         return self.path.parent
 

@@ -14,6 +14,7 @@ from llamaleon_server.registry.db import Database
 from llamaleon_server.registry.files import FileStore
 from llamaleon_server.registry.jobstore import JobStore
 from llamaleon_server.registry.names import check_adapter_name
+from llamaleon_server.registry.pins import PinStore
 from llamaleon_server.registry.records import DEPLOYED, REGISTERED, AdapterVersion, Base, ModelEntry, Target
 from llamaleon_server.registry.resolve import Resolver, refuse_other_base
 from llamaleon_server.registry.watched import WatchedStore
@@ -31,6 +32,7 @@ class Registry:
         self.files = FileStore(self.db, home / "files")
         self.jobs = JobStore(self.db, home / "jobs")
         self.watched = WatchedStore(self.db)
+        self._pins = PinStore(self.db, self._adapters)
 
     @classmethod
     def open(cls, home: Path) -> Registry:
@@ -133,11 +135,17 @@ class Registry:
         Raises:
             ModelNotFound: it names no adapter.
         """
-        return self._adapters.retire(self._resolver.versions(model))
+        return self._adapters.retire(self._resolver.versions(model), self._pins.sweep)
 
     def retire(self, versions: Sequence[AdapterVersion], also: Callable[[], None] | None = None) -> None:
         """As `delete`; `also` runs in the transaction that records it."""
-        self._adapters.retire(versions, also)
+
+        def recorded() -> None:
+            self._pins.sweep()
+            if also is not None:
+                also()
+
+        self._adapters.retire(versions, recorded)
 
     def adapters(self) -> list[AdapterVersion]:
         """Every version that is not retired, in the order of registration."""
@@ -152,6 +160,42 @@ class Registry:
 
     def by_ft_name(self, ft_name: str) -> AdapterVersion | None:
         return self._adapters.by_ft_name(ft_name)
+
+    def adapter_keys(self) -> set[str]:
+        """Contents that a name stands for."""
+        return {key for key, _ in self._adapters.names()}
+
+    def adapter_names(self, base: str) -> dict[str, str]:
+        """Content key -> `BASE+NAME@VERSION`; of several names of one content, the newest."""
+        return dict(self._adapters.names(base))
+
+    def adapter_refused(self, version: AdapterVersion, reason: str) -> bool:
+        """The engine refused it: from now on it is not served. False if it no longer was."""
+        return self._adapters.refuse(version, reason)
+
+    # ------------------------------------------------------------ pins
+
+    def pin(self, model: str) -> AdapterVersion:
+        """Remember that an adapter shall stay in the bank. `BASE+NAME`: whichever version is deployed.
+
+        Raises: ModelNotFound, BadRequest if it is no adapter.
+        """
+        version, number = self._resolver.adapter(model)
+        self._pins.add(version.base, version.adapter, number)
+        return version
+
+    def unpin(self, model: str) -> None:
+        """Raises: NotFound if it is not pinned."""
+        fine_tuned = self._adapters.by_ft_name(model)
+        if fine_tuned is not None:
+            self._pins.remove(fine_tuned.base, fine_tuned.adapter, fine_tuned.version)
+            return
+        base, part = self._resolver.written(model)
+        self._pins.remove(base, part.adapter, part.version)
+
+    def pinned(self, base: str | None = None) -> list[AdapterVersion]:
+        """Versions that shall stay in the bank."""
+        return self._pins.versions(base)
 
     # ------------------------------------------------------------ names
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rapidfuzz import process
 
 from llamaleon_convert.manifest import Manifest, differences
-from llamaleon_server.errors import AdapterRefused, BadRequest, ModelNotFound, NotFound
+from llamaleon_server.errors import AdapterRefused, BadRequest, LlamaleonError, ModelNotFound, NotFound
 from llamaleon_server.registry.adapters import AdapterStore
 from llamaleon_server.registry.bases import BaseStore
 from llamaleon_server.registry.names import Part, parse_blend, split_base
-from llamaleon_server.registry.records import DEPLOYED, REGISTERED, AdapterVersion, Base, Target
+from llamaleon_server.registry.records import DEPLOYED, FAILED, REGISTERED, AdapterVersion, Base, Target
 
 NEAREST = 3
 SIMILAR_ENOUGH = 50.0  # of 100, rapidfuzz's weighted ratio
@@ -76,6 +76,27 @@ class Resolver:
             raise self._ambiguous(model, sorted({version.base for version in found}))
         return found
 
+    def adapter(self, model: str) -> tuple[AdapterVersion, int | None]:
+        """The one adapter that a name stands for, and its version if the name says which.
+
+        Raises: ModelNotFound, BadRequest if it is a base or a blend, AdapterRefused if it failed.
+        """
+        _, uses = self._meaning(model)
+        if len(uses) != 1 or uses[0][1] != 1.0:
+            what = "a blend" if uses else "a base model"
+            raise BadRequest(f"`{model}` is {what}, not an adapter.", param="model")
+        version = uses[0][0]
+        named = version.ft_name == model or self.written(model)[1].version is not None
+        return version, version.version if named else None
+
+    def written(self, model: str) -> tuple[str | None, Part]:
+        """Base and adapter as the name is written, whether or not they exist. Raises: ModelNotFound."""
+        base, rest = split_base(model, self._bases.names())
+        parts = parse_blend(rest)
+        if parts is None or len(parts) != 1:
+            raise self.unknown(model)
+        return base, parts[0]
+
     def unknown(self, model: str) -> ModelNotFound:
         return ModelNotFound(model, self._nearest(model))
 
@@ -86,6 +107,8 @@ class Resolver:
             if base is None:
                 raise self.unknown(model)
             return base, [(fine_tuned, 1.0)]
+        if fine_tuned is not None and fine_tuned.state == FAILED:
+            raise _failed(fine_tuned)
         base_name, rest = split_base(model, self._bases.names())
         if base_name is not None and model == base_name:
             return self._base(base_name), []
@@ -98,7 +121,7 @@ class Resolver:
         for part in parts:
             version = self._find(base_name, part.adapter, part.version)
             if version is None:
-                raise self.unknown(model)
+                raise self._unserved(model, [base_name], part)
             uses.append((version, part.weight))
         return self._base(base_name), uses
 
@@ -116,10 +139,18 @@ class Resolver:
             if all(self._find(name, part.adapter, part.version) is not None for part in parts)
         ]
         if not fitting:
-            raise self.unknown(model)
+            raise self._unserved(model, self._bases.names(), parts[0])
         if len(fitting) > 1:
             raise self._ambiguous(model, fitting)
         return fitting[0]
+
+    def _unserved(self, model: str, bases: Iterable[str], part: Part) -> LlamaleonError:
+        """Why a name does not answer: its adapter failed, or there is none."""
+        for base in bases:
+            failed = self._adapters.failed(base, part.adapter, part.version)
+            if failed is not None:
+                return _failed(failed)
+        return self.unknown(model)
 
     def _lora_item(self, base: Base, index: int, item: dict[str, Any]) -> tuple[AdapterVersion, float]:
         where = f"lora[{index}]"
@@ -190,6 +221,10 @@ def refuse_other_base(manifest: Manifest, adapter: str, base: Base) -> None:
             f"The adapter `{adapter}` was made for another base than `{base.name}` ({base.path}): {fields}.",
             param="model",
         )
+
+
+def _failed(version: AdapterVersion) -> AdapterRefused:
+    return AdapterRefused(f"`{version.full_name}` cannot be served: {version.reason}", param="model")
 
 
 def _canonical(uses: list[tuple[AdapterVersion, float]]) -> tuple[tuple[AdapterVersion, float], ...]:

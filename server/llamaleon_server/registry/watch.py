@@ -7,6 +7,7 @@ retires the versions that came from it; a bad one is logged and recorded with it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from pathlib import Path
 import msgspec
 from watchfiles import awatch
 
-from llamaleon_server.errors import LlamaleonError
-from llamaleon_server.registry.hot import PEFT_CONFIG, load_adapter
+from llamaleon_server.errors import AdapterRefused, LlamaleonError, ModelNotFound
+from llamaleon_server.registry.hot import PEFT_CONFIG, Offer, load_adapter
 from llamaleon_server.registry.records import AdapterVersion, WatchedFile
 from llamaleon_server.registry.registry import Registry
 
@@ -30,8 +31,9 @@ RETRY_S = 1.0
 
 
 class Watcher:
-    def __init__(self, registry: Registry, folders: Sequence[Path]) -> None:
+    def __init__(self, registry: Registry, folders: Sequence[Path], offer: Offer | None = None) -> None:
         self._registry = registry
+        self._offer = offer
         self._folders = [folder.expanduser().absolute() for folder in folders]
         self._busy: dict[Path, asyncio.Task[None]] = {}
 
@@ -137,6 +139,10 @@ class Watcher:
         except OSError as error:  # it vanished or became unreadable meanwhile
             return str(error)
         log.info("%s is now %s (version %d)", entry, version.model, version.version)
+        if self._offer is not None:
+            # What the engine now refuses is a failed version, not a bad file: reading it again helps nothing.
+            with contextlib.suppress(AdapterRefused, ModelNotFound):  # logged there; the base is gone
+                await self._offer(self._registry.base(version.base), version)
         return None
 
     def _fail(self, entry: Path, stamp: str, known: WatchedFile | None, reason: str) -> None:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from llamaleon_server.engine import protocol
 from llamaleon_server.engine.protocol import AdapterUse, Delta, EngineStatus, Failed, Generate, Ready, Reply
 from llamaleon_server.errors import ENGINE_FAILURES, EngineFailed, EngineUnavailable, LlamaleonError
 from llamaleon_server.residents.channel import Channel
+from llamaleon_server.residents.throughput import Meter
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,15 @@ class Engine:
         self.ready = ready
         self.started = time.time()
         self.adapter_users: Counter[str] = Counter()  # key -> requests that hold it
+        self.pinning = asyncio.Lock()  # held while pins are compared and changed
+        self.meter = Meter()
+        self.meter.add(protocol.StepStatus(), time.monotonic())
         self._channel = channel
         self._ids = itertools.count(1)
         self._streams: dict[int, asyncio.Queue[Delta | LlamaleonError]] = {}
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._adapters: dict[str, asyncio.Task[protocol.AdapterLoaded]] = {}
+        self._pinned: dict[str, Path] = {}
         self._death: LlamaleonError | None = None
         self._reader = asyncio.create_task(self._read())
 
@@ -93,6 +98,11 @@ class Engine:
     def adapter_keys(self) -> list[str]:
         return list(self._adapters)
 
+    @property
+    def pinned(self) -> Collection[str]:
+        """Keys of the adapters that stay in the bank."""
+        return self._pinned.keys()
+
     async def close(self) -> None:
         """Stop the process. What still runs fails with `EngineUnavailable`: it may be asked again."""
         self._die(EngineUnavailable(f"The model `{self.name}` was unloaded."))
@@ -148,6 +158,18 @@ class Engine:
             task.add_done_callback(lambda done: self._forget_failed(key, done))
         return await asyncio.shield(task)
 
+    async def pin(self, key: str, path: Path) -> None:
+        """Keep an adapter in the bank. Raises: AdapterRefused if there is no room for it."""
+        await self._ask(lambda number: protocol.LoadAdapter(id=number, key=key, path=str(path), pinned=True))
+        self._pinned[key] = path
+
+    async def unpin(self, key: str) -> None:
+        path = self._pinned.pop(key, None)
+        if path is not None:
+            await self._ask(
+                lambda number: protocol.LoadAdapter(id=number, key=key, path=str(path), pinned=False)
+            )
+
     @contextlib.contextmanager
     def holding(self, keys: Sequence[str]) -> Iterator[None]:
         """Inside the block these adapters are in use: forgotten ones are not unloaded yet."""
@@ -159,6 +181,7 @@ class Engine:
 
     async def unload_adapter(self, key: str) -> None:
         if self._adapters.pop(key, None) is not None:
+            self._pinned.pop(key, None)
             await self._ask(lambda number: protocol.UnloadAdapter(id=number, key=key))
 
     async def dump_logits(
@@ -172,7 +195,9 @@ class Engine:
 
     async def status(self) -> EngineStatus:
         reply = await self._ask(protocol.Status)
-        return _given(reply.status)
+        status = _given(reply.status)
+        self.meter.add(status.step, time.monotonic())
+        return status
 
     # ------------------------------------------------------------ inside
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 
 import msgspec
 import psutil
@@ -20,15 +20,19 @@ from llamaleon_server.engine.protocol import (
     Ready,
 )
 from llamaleon_server.errors import EngineUnavailable, LlamaleonError, NotFound
-from llamaleon_server.registry.records import Base, Target
+from llamaleon_server.registry.records import AdapterVersion, Base, Target
+from llamaleon_server.residents.adapters import AdapterKeeper, AdapterRecords
 from llamaleon_server.residents.channel import Channel, ProcessChannel
 from llamaleon_server.residents.engine import Engine
 from llamaleon_server.residents.slot import OpenChannel, Slot
+from llamaleon_server.residents.throughput import Vitals, log_line
 from llamaleon_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 TICK_S = 5.0  # how often idle engines and forgotten adapters are looked for, at most
+REPORT_S = 10.0  # how often a busy engine's throughput is logged
+STATUS_TIMEOUT_S = 0.5  # an engine's reader answers at once; one that does not must hold up nobody
 
 
 class ResidentInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +48,8 @@ class ResidentInfo(msgspec.Struct, frozen=True, kw_only=True):
     started: float | None = None
     idle_s: float = 0.0
     expires: float | None = None
-    adapters: list[str] = []  # content keys loaded in the engine
+    adapters: list[str] = []  # content keys known to the engine
+    pinned: list[str] = []  # content keys among them that stay in its bank
     ready: Ready | None = None
 
 
@@ -56,26 +61,28 @@ class Residents:
         settings: Settings,
         *,
         open_channel: OpenChannel | None = None,
-        live_adapter_keys: Callable[[], Collection[str]] | None = None,
+        records: AdapterRecords | None = None,
     ) -> None:
-        """`live_adapter_keys`: contents that a name still stands for; others leave an engine once unused."""
         self._settings = settings
         self._open_channel = open_channel or self._spawn
-        self._live_adapter_keys = live_adapter_keys
+        self._keeper = AdapterKeeper(records)
         self._slots: dict[str, Slot] = {}
         self._closed = False
-        self._janitor: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping_house = False
 
     async def engine(self, base: Base) -> Engine:
         """The running engine of `base`. Who needs it for longer than one call takes a `lease`."""
         if self._closed:
             raise EngineUnavailable("The server is stopping.")
-        if self._janitor is None:
-            self._janitor = asyncio.create_task(self._keep_house())
+        if not self._keeping_house:
+            self._keeping_house = True
+            self._begin(self._keep_house())
+            self._begin(self._report())
         slot = self._slots.get(base.name)
         if slot is None:
             slot = self._slots[base.name] = Slot(
-                base, self._open_channel, self._settings.engine_start_timeout_s
+                base, self._open_channel, self._settings.engine_start_timeout_s, self._when_ready
             )
         elif _file(slot.base) != _file(base) and not slot.users:
             slot.base = base  # the name now means another file, or the file was replaced
@@ -102,10 +109,29 @@ class Residents:
         async with self.lease(target.base) as engine:
             with engine.holding([use.key for use in uses]):
                 for version, _ in target.adapters:
-                    await engine.load_adapter(version.key, version.path)
+                    await self.load_adapter(engine, version)
                 async with contextlib.aclosing(engine.generate(message)) as deltas:
                     async for delta in deltas:
                         yield delta
+
+    async def load_adapter(self, engine: Engine, version: AdapterVersion) -> None:
+        """Make a version usable in a leased engine. Raises: AdapterRefused, and records it."""
+        await self._keeper.load(engine, version)
+
+    async def offer(self, base: Base, version: AdapterVersion) -> None:
+        """Try a version that was just registered, if its base is in memory; never start an engine for it.
+
+        Raises:
+            AdapterRefused: the engine does not take it, which is recorded.
+        """
+        engine = self._ready_engine(base)
+        if engine is not None:
+            await self._keeper.offer(engine, version)
+
+    async def settle_pins(self, base: Base) -> dict[str, LlamaleonError]:
+        """Let the engine, if it is in memory, pin what the records say. Returns: failures by content key."""
+        engine = self._ready_engine(base)
+        return {} if engine is None else await self._keeper.settle_pins(engine)
 
     async def unload(self, base_name: str) -> None:
         """Give the memory back now; running requests of that base end with `EngineUnavailable`.
@@ -120,13 +146,20 @@ class Residents:
     def ps(self) -> list[ResidentInfo]:
         return [self._info(slot) for slot in self._slots.values() if slot.state != "stopped"]
 
+    async def vitals(self) -> dict[str, Vitals]:
+        """By base, what every engine that is ready says of itself; one that does not answer is left out."""
+        ready = [slot.engine for slot in self._slots.values() if slot.engine is not None]
+        found = await asyncio.gather(*(_vitals(engine) for engine in ready))
+        return {
+            engine.name: vitals for engine, vitals in zip(ready, found, strict=True) if vitals is not None
+        }
+
     async def close(self) -> None:
         """Stop every engine, for good; returns when their processes have ended. What runs fails."""
         self._closed = True
-        if self._janitor is not None:
-            self._janitor.cancel()
-            await asyncio.wait([self._janitor])
-            self._janitor = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         slots = list(self._slots.values())
         self._slots.clear()
         await asyncio.gather(*(slot.close() for slot in slots))
@@ -136,6 +169,31 @@ class Residents:
     async def _spawn(self, base: Base) -> Channel:
         options = EngineOptions(model_path=str(base.path), **msgspec.structs.asdict(self._settings.engine))
         return await ProcessChannel.spawn(base.name, options, self._settings.engine_command)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _ready_engine(self, base: Base) -> Engine | None:
+        slot = self._slots.get(base.name)
+        return slot.engine if slot is not None and _file(slot.base) == _file(base) else None
+
+    def _when_ready(self, engine: Engine) -> None:
+        self._begin(self._pin(engine))
+
+    async def _pin(self, engine: Engine) -> None:
+        await self._keeper.settle_pins(engine)
+
+    async def _report(self) -> None:
+        """One line for each engine that worked since the last look."""
+        steps: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(REPORT_S)
+            for name, vitals in (await self.vitals()).items():
+                if vitals.status.step.steps != steps.get(name, 0):
+                    log.info("%s: %s", name, log_line(vitals))
+                steps[name] = vitals.status.step.steps
 
     async def _keep_house(self) -> None:
         limit_s = self._settings.idle_unload_s
@@ -155,11 +213,8 @@ class Residents:
         if limit_s is not None and slot.idle_s > limit_s:
             log.info("%s was idle for %.0f s: unloading it", slot.base.name, slot.idle_s)
             await slot.close()
-        elif self._live_adapter_keys is not None and engine.adapter_keys:
-            live = self._live_adapter_keys()
-            for key in engine.adapter_keys:
-                if key not in live and not engine.adapter_users[key]:
-                    await engine.unload_adapter(key)
+        else:
+            await self._keeper.forget(engine)
 
     def _info(self, slot: Slot) -> ResidentInfo:
         engine, limit_s = slot.engine, self._settings.idle_unload_s
@@ -181,12 +236,22 @@ class Residents:
             resident_bytes=_resident_bytes(engine.pid),
             started=engine.started,
             adapters=engine.adapter_keys,
+            pinned=list(engine.pinned),
             ready=engine.ready,
         )
 
 
 def _file(base: Base) -> tuple[object, ...]:
     return base.path, base.fingerprint
+
+
+async def _vitals(engine: Engine) -> Vitals | None:
+    try:
+        status = await asyncio.wait_for(engine.status(), STATUS_TIMEOUT_S)
+    except (TimeoutError, LlamaleonError) as error:
+        log.debug("%s does not say how it is: %s", engine.name, error or "no answer in time")
+        return None
+    return Vitals(status=status, rates=engine.meter.rates())
 
 
 def _resident_bytes(pid: int | None) -> int | None:

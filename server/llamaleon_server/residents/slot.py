@@ -22,13 +22,20 @@ OpenChannel = Callable[[Base], Awaitable[Channel]]
 
 
 class Slot:
-    def __init__(self, base: Base, open_channel: OpenChannel, start_timeout_s: float) -> None:
+    def __init__(
+        self,
+        base: Base,
+        open_channel: OpenChannel,
+        start_timeout_s: float,
+        when_ready: Callable[[Engine], None],
+    ) -> None:
         self.base = base
         self.progress = 0.0  # of the load under way, 0 to 1
         self.users = 0  # requests that hold the engine
         self.last_used = time.monotonic()
         self._open_channel = open_channel
         self._start_timeout_s = start_timeout_s
+        self._when_ready = when_ready
         self._engine: Engine | None = None
         self._starting: asyncio.Task[Engine] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -93,8 +100,15 @@ class Slot:
         self._engine = engine
         self.last_used = time.monotonic()
         log.info(
-            "%s is ready after %.2f s (process %s)", self.base.name, self.last_used - started, engine.pid
+            "%s is ready after %.2f s (process %s): %s, %d tokens of context, %d requests at once",
+            self.base.name,
+            self.last_used - started,
+            engine.pid,
+            engine.ready.device,
+            engine.ready.context_tokens,
+            engine.ready.parallel_sequences,
         )
+        self._when_ready(engine)
         return engine
 
     async def _stop(self, engine: Engine | None, starting: asyncio.Task[Engine] | None) -> None:

@@ -1,4 +1,4 @@
-"""Hot loading: vLLM's two routes, and the list of every adapter version with its state."""
+"""Hot loading: vLLM's two routes, pins, and the list of every adapter version with its state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from llamaleon_server.errors import ModelNotFound, NotFound
+from llamaleon_server.errors import AdapterRefused, ModelNotFound, NotFound
 from llamaleon_server.registry.hot import load_adapter
 from llamaleon_server.web.objects import adapter_object, watched_failure
 from llamaleon_server.web.services import services_of
@@ -18,12 +18,14 @@ from llamaleon_server.wire.adapters import parse_load, parse_unload
 
 async def load(request: Request) -> Response:
     asked = parse_load(await request.body())
+    services = services_of(request)
     await load_adapter(
-        services_of(request).registry,
+        services.registry,
         asked.lora_name,
         Path(asked.lora_path),
         asked.base_model_name,
         replace=asked.load_inplace,
+        offer=services.residents.offer,
     )
     return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
@@ -38,9 +40,34 @@ async def unload(request: Request) -> Response:
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
+async def pin(request: Request) -> Response:
+    """Keep an adapter in the bank of its engine: now if that runs, and whenever it starts."""
+    services = services_of(request)
+    name = request.path_params["name"]
+    version = await asyncio.to_thread(services.registry.pin, name)
+    failures = await services.residents.settle_pins(services.registry.base(version.base))
+    refusal = failures.get(version.key)
+    if isinstance(refusal, AdapterRefused):
+        await asyncio.to_thread(services.registry.unpin, name)
+        raise refusal
+    return JSONResponse(adapter_object(version, pinned=True))
+
+
+async def unpin(request: Request) -> Response:
+    services = services_of(request)
+    name = request.path_params["name"]
+    await asyncio.to_thread(services.registry.unpin, name)
+    for base in services.registry.bases():
+        await services.residents.settle_pins(base)
+    return JSONResponse({"id": name, "object": "adapter", "pinned": False})
+
+
 async def index(request: Request) -> Response:
     registry = services_of(request).registry
-    versions = [adapter_object(version) for version in registry.adapters()]
+    pinned = {version.full_name for version in registry.pinned()}
+    versions = [
+        adapter_object(version, pinned=version.full_name in pinned) for version in registry.adapters()
+    ]
     failures = [watched_failure(file) for file in registry.watched.failures()]
     return JSONResponse({"object": "list", "data": versions + failures})
 
@@ -48,5 +75,7 @@ async def index(request: Request) -> Response:
 routes = [
     Route("/v1/load_lora_adapter", load, methods=["POST"]),
     Route("/v1/unload_lora_adapter", unload, methods=["POST"]),
+    Route("/llamaleon/adapters/{name:path}/pin", pin, methods=["POST"]),
+    Route("/llamaleon/adapters/{name:path}/unpin", unpin, methods=["POST"]),
     Route("/llamaleon/adapters", index, methods=["GET"]),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +34,6 @@ class AddBase(Struct, frozen=True):
 
 class Unload(Struct, frozen=True):
     model: Text
-
-
-async def ps(request: Request) -> Response:
-    return json_response({"object": "list", "data": services_of(request).residents.ps()})
 
 
 async def add_base(request: Request) -> Response:
@@ -82,6 +79,7 @@ async def show(request: Request) -> Response:
     newest = registry.deployed(versions[-1].base, versions[-1].adapter)
     if newest is None or newest not in versions:  # none is deployed, or one version was asked for
         newest = versions[-1]
+    pinned = {version.full_name for version in registry.pinned(newest.base)}
     return json_response(
         {
             "name": name,
@@ -90,17 +88,18 @@ async def show(request: Request) -> Response:
             "fine_tuned_model": newest.ft_name,
             "version": newest.version,
             "manifest": newest.manifest,
-            "versions": [_version(version) for version in versions],
+            "versions": [_version(version, pinned) for version in versions],
         }
     )
 
 
-def _version(version: AdapterVersion) -> dict[str, Any]:
+def _version(version: AdapterVersion, pinned: Collection[str]) -> dict[str, Any]:
     manifest = version.manifest
     return {
         "version": version.version,
         "state": version.state,
         "reason": version.reason,
+        "pinned": version.full_name in pinned,
         "created": version.created,
         "sha256": version.key,
         "path": str(version.path),
@@ -142,7 +141,6 @@ def note_fallback(base: Base) -> None:
 
 
 routes = [
-    Route("/llamaleon/ps", ps, methods=["GET"]),
     Route("/llamaleon/bases", add_base, methods=["POST"]),
     Route("/llamaleon/bases/{name:path}", remove_base, methods=["DELETE"]),
     Route("/llamaleon/unload", unload, methods=["POST"]),

@@ -38,7 +38,8 @@ async def create(request: Request) -> Response:
     asked = parse_chat(await request.body())
     services = services_of(request)
     target = services.registry.resolve(asked.model, asked.lora)
-    runs = [services.residents.generate(target, run) for run in _runs(asked, target.base)]
+    measured = services.metrics.generate
+    runs = [measured(services.residents, target, run) for run in _runs(asked, target.base)]
     stream = merged(runs, services.settings.engine.parallel_sequences)
     answer = _Answer(asked)
     if not asked.stream:
@@ -71,11 +72,12 @@ class _Answer:
                     one.texts,
                     chat_logprobs(one.logprobs) if self._asked.logprobs else None,
                     one.finish,
+                    choices=self._asked.choices,
                 )
                 for index, one in enumerate(collected)
             ],
             usage=usage_of([one.finish for one in collected], self._asked.choices),
-            timings=timings_of([one.finish for one in collected]),
+            timings=timings_of(collected[0].finish, len(collected)),
         )
 
     async def chunks(self, stream: AsyncIterable[Item]) -> AsyncGenerator[ChatChunk, None]:
@@ -90,11 +92,15 @@ class _Answer:
                 yield self._chunk([text_choice(index, delta.text, logprobs)])
             if delta.finish is not None:
                 finishes[index] = delta.finish
-                yield self._chunk([last_choice(index, delta.finish)])
+                # In the last chunk, as llama-server has it; one with the usage follows if it was asked for.
+                timings = (
+                    UNSET if self._asked.include_usage else timings_of(delta.finish, self._asked.choices)
+                )
+                yield self._chunk([last_choice(index, delta.finish, self._asked.choices)], timings=timings)
         if self._asked.include_usage:
             ends = [finishes[index] for index in sorted(finishes)]
             usage = usage_of(ends, self._asked.choices)
-            yield self._chunk([], usage, timings_of(ends) or UNSET)
+            yield self._chunk([], usage, timings_of(ends[0], len(ends)))
 
     def _chunk(
         self,

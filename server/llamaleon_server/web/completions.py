@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,7 +21,7 @@ from llamaleon_server.web.services import Services, services_of
 from llamaleon_server.web.sse import EventStream
 from llamaleon_server.wire.completions import Completion, CompletionRequest, TextChoice, parse_completion
 from llamaleon_server.wire.logprobs import Offsets, TextLogprobs, text_logprobs
-from llamaleon_server.wire.usage import Usage, timings_of, usage_of
+from llamaleon_server.wire.usage import Timings, Usage, choice_timings, timings_of, usage_of
 
 
 async def create(request: Request) -> Response:
@@ -45,7 +45,7 @@ async def _whole(asked: CompletionRequest, services: Services, target: Target) -
 
 
 def _run(asked: CompletionRequest, services: Services, target: Target) -> AsyncGenerator[Item, None]:
-    runs = [services.residents.generate(target, run) for run in asked.generate()]
+    runs = [services.metrics.generate(services.residents, target, run) for run in asked.generate()]
     return merged(runs, services.settings.engine.parallel_sequences)
 
 
@@ -80,7 +80,7 @@ class _Answer:
             model=self._asked.model,
             choices=[self._whole_choice(index, one) for index, one in enumerate(collected)],
             usage=self._usage(ends),
-            timings=timings_of(ends),
+            timings=timings_of(ends[0], len(ends)),
         )
 
     def _whole_choice(self, index: int, one: Collected) -> TextChoice:
@@ -92,6 +92,7 @@ class _Answer:
             text=echo + one.text,
             logprobs=after if before is None or after is None else before.followed_by(after),
             finish_reason=one.finish.reason,
+            timings=choice_timings(one.finish, len(self._echoes)),
         )
 
     async def chunks(self, stream: AsyncIterable[Item]) -> AsyncGenerator[Completion, None]:
@@ -108,7 +109,7 @@ class _Answer:
                 yield self._chunk(index, delta.text, logprobs)
             if delta.finish is not None:
                 finishes[index] = delta.finish
-                yield self._chunk(index, "", None, delta.finish.reason)
+                yield self._last_chunk(index, delta.finish)
         if self._asked.include_usage:
             ends = [finishes[index] for index in sorted(finishes)]
             yield Completion(
@@ -117,18 +118,30 @@ class _Answer:
                 model=self._asked.model,
                 choices=[],
                 usage=self._usage(ends),
-                timings=timings_of(ends) or UNSET,
+                timings=timings_of(ends[0], len(ends)),
             )
 
-    def _chunk(
-        self, index: int, text: str, logprobs: TextLogprobs | None, reason: str | None = None
-    ) -> Completion:
+    def _chunk(self, index: int, text: str, logprobs: TextLogprobs | None) -> Completion:
+        return self._completion(TextChoice(index=index, text=text, logprobs=logprobs))
+
+    def _last_chunk(self, index: int, finish: Finish) -> Completion:
+        """With the timings, unless a chunk with the usage follows."""
+        sequences = len(self._echoes)
+        return self._completion(
+            TextChoice(
+                index=index, text="", finish_reason=finish.reason, timings=choice_timings(finish, sequences)
+            ),
+            UNSET if self._asked.include_usage else timings_of(finish, sequences),
+        )
+
+    def _completion(self, choice: TextChoice, timings: Timings | UnsetType = UNSET) -> Completion:
         return Completion(
             id=self._id,
             created=self._created,
             model=self._asked.model,
-            choices=[TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=reason)],
+            choices=[choice],
             usage=None if self._asked.include_usage else UNSET,
+            timings=timings,
         )
 
     def _usage(self, ends: Sequence[Finish]) -> Usage:

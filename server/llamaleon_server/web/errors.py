@@ -11,11 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from llamaleon_server.errors import LlamaleonError
-from llamaleon_server.web.middleware import REQUEST_ID
+from llamaleon_server.web.middleware import CLIENT_CLOSED_REQUEST, REQUEST_ID
 
 log = logging.getLogger(__name__)
-
-CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it, the access log does
 
 
 def error_body(

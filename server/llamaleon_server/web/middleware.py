@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it, the access log does
 _ACCEPTABLE = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -33,6 +36,38 @@ class RequestId:
             await send(message)
 
         await self.app(scope, receive, send_named)
+
+
+class Measure:
+    """Counts every request by the template of its route: names in paths would make a time series each."""
+
+    def __init__(
+        self, app: ASGIApp, answered: Callable[[str, str, int, float], None], routes: Sequence[Route]
+    ) -> None:
+        self.app = app
+        self._answered = answered  # method, route, status, seconds
+        self._templates = {route.endpoint: route.path.replace(":path}", "}") for route in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, began = CLIENT_CLOSED_REQUEST, time.perf_counter()  # nothing is sent to who has gone
+
+        async def send_seen(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_seen)
+        except Exception:
+            status = 500  # made outside of us
+            raise
+        finally:
+            route = self._templates.get(scope["endpoint"], "unknown") if "endpoint" in scope else "unknown"
+            self._answered(scope["method"], route, status, time.perf_counter() - began)
 
 
 class StartFirst:

@@ -34,15 +34,16 @@ def file_page(files: list[StoredFile], has_more: bool) -> dict[str, Any]:
     }
 
 
-def adapter_object(version: AdapterVersion) -> dict[str, Any]:
+def adapter_object(version: AdapterVersion, *, pinned: bool) -> dict[str, Any]:
     return {
-        "id": f"{version.model}@{version.version}",
+        "id": version.full_name,
         "object": "adapter",
         "name": version.adapter,
         "base": version.base,
         "version": version.version,
         "state": version.state,
         "reason": version.reason,
+        "pinned": pinned,
         "sha256": version.key,
         "rank": version.manifest.rank,
         "source": version.manifest.source,

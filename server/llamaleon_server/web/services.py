@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
@@ -12,6 +13,9 @@ from llamaleon_server.registry.watch import Watcher
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.settings import Settings
 
+if TYPE_CHECKING:  # its route needs the services in turn
+    from llamaleon_server.web.metrics import Metrics
+
 
 @dataclass(frozen=True)
 class Services:
@@ -20,6 +24,7 @@ class Services:
     residents: Residents
     jobs: Jobs
     watcher: Watcher
+    metrics: Metrics
 
 
 def services_of(request: Request) -> Services:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from llamaleon_server.engine.protocol import Finish
 from llamaleon_server.wire.logprobs import ChatLogprobs
-from llamaleon_server.wire.usage import FINGERPRINT, Timings, Usage
+from llamaleon_server.wire.usage import FINGERPRINT, Timings, Usage, choice_timings
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):
@@ -22,6 +22,7 @@ class Choice(Struct, frozen=True, kw_only=True):
     message: AnswerMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    timings: Timings | UnsetType = UNSET  # of several choices each its own
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     choices: list[Choice]
     usage: Usage
     system_fingerprint: str = FINGERPRINT
-    timings: Timings | None = None
+    timings: Timings | UnsetType = UNSET
 
 
 class ChunkDelta(Struct, frozen=True, kw_only=True):
@@ -45,6 +46,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     delta: ChunkDelta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
+    timings: Timings | UnsetType = UNSET
 
 
 class ChatChunk(Struct, frozen=True, kw_only=True):
@@ -68,10 +70,18 @@ def text_choice(index: int, text: str, logprobs: ChatLogprobs | None) -> ChunkCh
     return ChunkChoice(index=index, delta=ChunkDelta(content=text), logprobs=logprobs)
 
 
-def last_choice(index: int, finish: Finish) -> ChunkChoice:
-    return ChunkChoice(index=index, delta=ChunkDelta(), finish_reason=finish.reason)
+def last_choice(index: int, finish: Finish, choices: int) -> ChunkChoice:
+    timings = choice_timings(finish, choices)
+    return ChunkChoice(index=index, delta=ChunkDelta(), finish_reason=finish.reason, timings=timings)
 
 
-def whole_choice(index: int, texts: Sequence[str], logprobs: ChatLogprobs | None, finish: Finish) -> Choice:
-    message = AnswerMessage(content="".join(texts))
-    return Choice(index=index, message=message, logprobs=logprobs, finish_reason=finish.reason)
+def whole_choice(
+    index: int, texts: Sequence[str], logprobs: ChatLogprobs | None, finish: Finish, *, choices: int
+) -> Choice:
+    return Choice(
+        index=index,
+        message=AnswerMessage(content="".join(texts)),
+        logprobs=logprobs,
+        finish_reason=finish.reason,
+        timings=choice_timings(finish, choices),
+    )

@@ -97,6 +97,7 @@ class TextChoice(Struct, frozen=True, kw_only=True):
     text: str
     logprobs: TextLogprobs | None = None
     finish_reason: str | None = None
+    timings: Timings | UnsetType = UNSET  # of several choices each its own
 
 
 class Completion(Struct, frozen=True, kw_only=True):
@@ -109,4 +110,4 @@ class Completion(Struct, frozen=True, kw_only=True):
     choices: list[TextChoice]
     system_fingerprint: str = FINGERPRINT
     usage: Usage | UnsetType | None = UNSET
-    timings: Timings | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET

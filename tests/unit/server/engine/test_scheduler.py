@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llamaleon_server.engine.grouping import GroupByAdapters
+from llamaleon_server.engine.grouping import TakeTurns
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.prefix import PrefixCache
 from llamaleon_server.engine.protocol import AdapterUse, Generate
@@ -47,7 +47,7 @@ class Bench:
         limits = Limits(
             context_tokens=CONTEXT, running=PARALLEL, waiting=waiting, batch_tokens=BATCH, output_rows=BATCH
         )
-        self.scheduler = Scheduler(self.kv, self.prefixes, limits, GroupByAdapters())
+        self.scheduler = Scheduler(self.kv, self.prefixes, limits, TakeTurns())
 
     def add(self, number: int, prompt: list[int], *, adapter: str = "", **fields: Any) -> None:
         uses = (AdapterUse(adapter),) if adapter else ()

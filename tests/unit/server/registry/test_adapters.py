@@ -15,7 +15,7 @@ from tests.unit.server.registry.conftest import Adder
 from llamaleon_convert import check_lora
 from llamaleon_convert.header import read_header
 from llamaleon_convert.manifest import read_manifest, sha256_file
-from llamaleon_server.errors import BadRequest, ModelNotFound, StorageFull
+from llamaleon_server.errors import AdapterRefused, BadRequest, ModelNotFound, StorageFull
 from llamaleon_server.registry import blobs
 from llamaleon_server.registry.records import Base
 from llamaleon_server.registry.registry import Registry
@@ -121,7 +121,7 @@ def test_refused_versions_answer_only_by_their_number(registry: Registry, base: 
         registry.resolve("tiny+sql")
     assert registry.resolve("tiny+sql@1").adapters[0][0].reason == "worse than the base"
     registry.fail(version, "it does not load")
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(AdapterRefused, match=r"`tiny\+sql@1` cannot be served: it does not load"):
         registry.resolve("tiny+sql@1")
     [failed] = registry.adapters()
     assert (failed.state, failed.reason) == ("failed", "it does not load")

@@ -29,7 +29,7 @@ class Stage:
         self.engines = FakeEngines()
         self.live: set[str] = set()
         self.residents = Residents(
-            Settings(**settings), open_channel=self.engines.open, live_adapter_keys=lambda: self.live
+            Settings(**settings), open_channel=self.engines.open, records=self
         )
 
     def target(self, *keys: str) -> Target:

@@ -1,0 +1,52 @@
+"""Whether adapters are mixed in this process: found out while the model loads."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llamaleon_server
+
+if TYPE_CHECKING:
+    from llamaleon_server.binding.mixer import Mixer
+
+TEST_MODEL = Path(llamaleon_server.__file__).parent / "models" / "nano.gguf"
+
+Found = tuple["Mixer | None", str | None]
+
+
+class Mixing:
+    """The self-test, running in a thread: importing numba and two short passes take as long as a small model."""
+
+    def __init__(self, found: Future[Found]) -> None:
+        self._found = found
+
+    @classmethod
+    def start(cls, wanted: bool, *, on_gpu: bool) -> Mixing:
+        pool = ThreadPoolExecutor(1, "self-test")
+        found = pool.submit(_find_out, wanted, on_gpu)
+        pool.shutdown(wait=False)
+        return cls(found)
+
+    def mixer(self) -> Mixer | None:
+        """What a context needs so that its passes can be mixed; None if they cannot."""
+        return self._found.result()[0]
+
+    @property
+    def off(self) -> str | None:
+        """Why adapters cannot be mixed here; None if they can."""
+        return self._found.result()[1]
+
+
+def _find_out(wanted: bool, on_gpu: bool) -> Found:
+    if not wanted:
+        return None, "it is turned off (mixing)"
+    try:
+        # The compiled callback; a machine without numba serves all the same.
+        from llamaleon_server.binding.mixer import Mixer
+        from llamaleon_server.binding.selftest import why_not
+    except ImportError as error:
+        return None, f"numba cannot be imported ({error}): pip install 'llamaleon[engine]'"
+    reason = why_not(TEST_MODEL, on_gpu=on_gpu)
+    return (Mixer(), None) if reason is None else (None, reason)

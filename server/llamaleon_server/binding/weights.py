@@ -1,0 +1,102 @@
+"""The weights of one adapter file in RAM, ready to be copied into a bank.
+
+A bank multiplies by no alpha of its own, so `alpha / rank` is folded into A: exact for powers of two; else
+one rounding of the weights' own type, no larger than the one that llama.cpp's F16 kernels make of the
+activations. F16 stays F16; every other type, and an adapter of several, is held as F32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaleon_convert.header import TensorInfo
+from llamaleon_server.binding.adapter_file import EMBEDDING, AdapterFile
+from llamaleon_server.binding.errors import AdapterError
+
+Weights = NDArray[np.floating[Any]]  # float16 or float32
+GGML_TYPES = {"F32": 0, "F16": 1}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """`pairs` by base tensor: A (rank, n_in) and B (n_out, rank) of a linear layer; of the input embedding
+    A (n_vocab, rank) and B (n_embd, rank). Ranks may differ; `rank` is the largest. `kind` is F16 or F32."""
+
+    kind: str
+    rank: int
+    pairs: dict[str, tuple[Weights, Weights]]
+
+    @property
+    def bytes(self) -> int:
+        return sum(a.nbytes + b.nbytes for a, b in self.pairs.values())
+
+
+def why_alone(file: AdapterFile) -> str | None:
+    """Why an adapter cannot share a pass with others; None if it can."""
+    for target, (a, _) in file.pairs.items():
+        if [extent for extent in a.shape[2:] if extent != 1]:
+            return f"it adapts the experts of {target!r}"
+    return None
+
+
+def read_weights(file: AdapterFile) -> LoraWeights:
+    """Read a checked file. Raises: AdapterError if it cannot be read or a weight is not finite."""
+    types = {tensor.type for pair in file.pairs.values() for tensor in pair}
+    kind = "F16" if types == {"F16"} else "F32"
+    pairs, rank = {}, 0
+    try:
+        with file.path.open("rb") as stream:
+            for target, (a, b) in file.pairs.items():
+                pair_rank = b.shape[0]
+                rank = max(rank, pair_rank)
+                scale = file.alpha / pair_rank if file.alpha else 1.0
+                pairs[target] = (
+                    _finite(_scaled(_read(stream, a), scale, DTYPES[kind]), file, a),
+                    _finite(_read(stream, b).astype(DTYPES[kind], copy=False), file, b),
+                )
+    except OSError as error:
+        raise AdapterError(f"{file.path}: cannot be read: {error.strerror}.") from error
+    return LoraWeights(kind, rank, pairs)
+
+
+def _read(stream: Any, tensor: TensorInfo) -> Weights:
+    """A tensor in numpy's order, the fastest dimension last."""
+    shape = tuple(reversed(tensor.shape))
+    stream.seek(tensor.offset)
+    raw = np.fromfile(stream, np.uint8, tensor.nbytes)
+    if len(raw) != tensor.nbytes:
+        raise OSError(0, f"tensor {tensor.name!r} ends after {len(raw)} of {tensor.nbytes} bytes")
+    if tensor.type in DTYPES:
+        return raw.view(DTYPES[tensor.type]).reshape(shape)
+    from gguf import GGMLQuantizationType, quants  # only for the rare ones: it takes 0.1 s to import
+
+    kind = GGMLQuantizationType[tensor.type]
+    rows = raw.reshape(*shape[:-1], -1)
+    plain: Weights = quants.dequantize(rows, kind)
+    return plain.reshape(shape)
+
+
+def _scaled(weights: Weights, scale: float, dtype: np.dtype[Any]) -> Weights:
+    if scale == 1.0:
+        return weights.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # found by `_finite`
+        return (weights.astype(np.float32) * np.float32(scale)).astype(dtype)
+
+
+def _finite(weights: Weights, file: AdapterFile, tensor: TensorInfo) -> Weights:
+    """In a bank a weight that is not finite would spoil its neighbours' products."""
+    if not np.isfinite(weights).all():
+        raise AdapterError(
+            f"{file.path}: tensor {tensor.name!r} holds NaN, infinity or a number too large for its type."
+        )
+    return weights
+
+
+def is_lookup(target: str) -> bool:
+    """Whether a target's rows are looked up and not multiplied: then its A is transposed."""
+    return target == EMBEDDING

@@ -1,0 +1,157 @@
+"""Guesses tokens ahead by prompt lookup: what followed the last few tokens when they stood there before.
+
+One pass over several guessed tokens costs less than as many passes, if enough of them come true. Whether they
+do is estimated for each sequence, from guesses that nobody has to compute: every token drawn is compared with
+what the lookup would have said. So guessing starts by itself where a text begins to repeat, and stops where
+it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass, field
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from llamaleon_server.engine.sequence import Sequence
+
+ORDERS = (4, 3, 2)  # tokens that must have stood there before; the longest match counts
+# What the token after a match is at first believed to be worth, by order: more than in most texts, less than
+# where one copies.
+FIRST_CHANCE = {4: 0.8, 3: 0.7, 2: 0.5}
+ADAPTS = 0.15  # how much one guess changes that belief
+MOST_GUESSES = 16  # of one sequence in one pass
+LEAST_CHANCE = 0.05
+INDEXED_PER_STEP = 1536  # tokens; about 1.5 ms
+INDEXED_TOKENS = 32_768  # of one sequence; some 500 bytes each, a small part of what a token's KV takes
+MARGIN = 1.05  # a gain that is only predicted must be seen to be one
+
+
+class Cost(Protocol):
+    """Seconds of a pass with so many tokens and rows of logits; None if not known yet."""
+
+    def predict(self, tokens: int, outputs: int) -> float | None: ...
+
+
+class NgramIndex:
+    """Where in a growing list of tokens its last tokens stood before."""
+
+    def __init__(self, limit: int = INDEXED_TOKENS) -> None:
+        self._limit = limit
+        self._begin = self._end = 0  # of the places that are known
+        self._after: dict[int, dict[tuple[int, ...], int]] = {order: {} for order in ORDERS}
+
+    def extend(self, tokens: ListOf[int], most: int) -> int:
+        """Take in at most `most` more tokens. Returns: how many were taken in."""
+        if self._end - self._begin >= self._limit:  # forget all and read the later half again
+            self._begin = self._end = len(tokens) - self._limit // 2
+            for places in self._after.values():
+                places.clear()
+        begin, self._end = self._end, min(len(tokens), self._end + most)
+        for place in range(begin, self._end):
+            for order, places in self._after.items():
+                if place - order >= self._begin:
+                    places[tuple(tokens[place - order : place])] = place
+        return self._end - begin
+
+    def find(self, tokens: ListOf[int]) -> tuple[int, int] | None:
+        """(place, order): the last `order` tokens stand before the place too. The longest, then latest match."""
+        for order, places in self._after.items():
+            place = places.get(tuple(tokens[-order:]))
+            if place is not None:
+                return place, order
+        return None
+
+
+@dataclass(eq=False)
+class Guessing:
+    """What is known of one sequence: its index, its last guesses, and how often such came true."""
+
+    index: NgramIndex = field(default_factory=NgramIndex)
+    chance: dict[int, float] = field(default_factory=FIRST_CHANCE.copy)
+    guesses: list[int] = field(default_factory=list)
+    _order: int = 0  # of the match that they come from
+    _begin: int = 0  # where they would stand
+
+    def update(self, tokens: list[int], most: int) -> int:
+        """Read what was drawn since, and guess anew. Returns: tokens taken into the index."""
+        self._learn(tokens)
+        read = self.index.extend(tokens, most)
+        self.guesses, self._begin = [], len(tokens)
+        found = self.index.find(tokens)
+        if found is not None:
+            place, self._order = found
+            self.guesses = _continued(tokens, place)
+        return read
+
+    def _learn(self, tokens: list[int]) -> None:
+        """Compare the last guesses with what came, up to the first that was wrong."""
+        for distance, (guess, token) in enumerate(zip(self.guesses, tokens[self._begin :], strict=False)):
+            order = self._order_at(distance)
+            self.chance[order] += ADAPTS * ((guess == token) - self.chance[order])
+            if guess != token:
+                return
+
+    def _order_at(self, distance: int) -> int:
+        """A guess rests on those before it too: if they are right, its match is that much longer."""
+        return min(self._order + distance, ORDERS[0])
+
+    def chances(self) -> list[float]:
+        """For each guess, the probability that it and all before it are right; only those worth a thought."""
+        result: list[float] = []
+        chance = 1.0
+        for distance in range(len(self.guesses)):
+            chance *= self.chance[self._order_at(distance)]
+            if chance < LEAST_CHANCE:
+                break
+            result.append(chance)
+        return result
+
+
+def _continued(tokens: list[int], place: int) -> list[int]:
+    """What followed there; where that runs into the end, it goes on with itself, as a loop does."""
+    guesses = tokens[place : place + MOST_GUESSES]
+    while len(guesses) < MOST_GUESSES:
+        guesses += guesses[: MOST_GUESSES - len(guesses)]
+    return guesses
+
+
+class Speculator:
+    """Chooses the guesses that a pass is worth lengthening for. The engine alone calls it."""
+
+    def __init__(self, cost: Cost) -> None:
+        self._cost = cost
+        self._known: WeakKeyDictionary[Sequence, Guessing] = WeakKeyDictionary()
+
+    def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> dict[int, tuple[int, ...]]:
+        """Guesses by sequence id: in sum at most `tokens` of them, and at most `outputs` rows of logits."""
+        unread = INDEXED_PER_STEP
+        candidates: list[tuple[float, int]] = []
+        for number, sequence in enumerate(decoding):
+            known = self._known.get(sequence)
+            if known is None:
+                known = self._known[sequence] = Guessing()
+            unread -= known.update(sequence.tokens, unread)
+            candidates += [(chance, number) for chance in known.chances()]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        counts = [0] * len(decoding)
+        for _, number in candidates[: self._worth(candidates, len(decoding), min(tokens, outputs))]:
+            counts[number] += 1
+        return {
+            sequence.id: tuple(self._known[sequence].guesses[:count])
+            for sequence, count in zip(decoding, counts, strict=True)
+            if count
+        }
+
+    def _worth(self, candidates: list[tuple[float, int]], streams: int, room: int) -> int:
+        """How many of the candidates, likeliest first, make the pass give more tokens per second."""
+        seconds = self._cost.predict(streams, streams)
+        if seconds is None:
+            return 0
+        expected, count = float(streams), 0
+        for chance, _ in candidates[:room]:
+            longer = self._cost.predict(streams + count + 1, streams + count + 1)
+            if longer is None or chance * seconds < MARGIN * expected * (longer - seconds):
+                break
+            expected, seconds, count = expected + chance, longer, count + 1
+        return count

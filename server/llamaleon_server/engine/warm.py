@@ -1,0 +1,108 @@
+"""Adapters in RAM: read by a thread of their own, bounded, the least recently used dropped first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from llamaleon_server.binding import adapter_file
+from llamaleon_server.binding.adapter_file import AdapterFile
+from llamaleon_server.binding.errors import AdapterError
+from llamaleon_server.binding.model import Model
+from llamaleon_server.binding.weights import LoraWeights, read_weights, why_alone
+
+Result = TypeVar("Result")
+
+Post = Callable[[Callable[[], None]], None]  # run something on the engine's thread
+
+
+@dataclass
+class Known:
+    """A checked adapter. `weights` None: cold, on disk only. `alone`: why it cannot share a pass."""
+
+    key: str
+    file: AdapterFile
+    alone: str | None
+    weights: LoraWeights | None = None
+    pinned: bool = False
+    last_used: int = 0
+
+
+@dataclass(frozen=True)
+class Read:
+    file: AdapterFile
+    alone: str | None
+    weights: LoraWeights | None
+
+
+class WarmAdapters:
+    """Reads adapter files off the engine's thread: a cold adapter must not hold up running streams."""
+
+    def __init__(self, model: Model, post: Post, limit_bytes: int) -> None:
+        self._model = model
+        self._post = post
+        self._limit = limit_bytes
+        self._reader = ThreadPoolExecutor(1, "adapter-reader")
+        self._reading: set[str] = set()
+
+    def close(self) -> None:
+        self._reader.shutdown(cancel_futures=True)
+
+    def read(self, path: Path, done: Callable[[Read | AdapterError], None]) -> None:
+        """Check and read a file; `done` is called on the engine's thread."""
+        self._submit(lambda: self._read(path), done)
+
+    def warm(self, known: Known, done: Callable[[AdapterError | None], None]) -> None:
+        """Read a cold adapter again; nothing if that is under way. `done` as in `read`."""
+        if known.key in self._reading:
+            return
+        self._reading.add(known.key)
+
+        def take(result: LoraWeights | AdapterError) -> None:
+            self._reading.discard(known.key)
+            if isinstance(result, AdapterError):
+                done(result)
+                return
+            known.weights = result
+            done(None)
+
+        self._submit(lambda: read_weights(known.file), take)
+
+    @staticmethod
+    def warm_now(known: Known) -> None:
+        """Read a cold adapter here and now. Raises: AdapterError."""
+        if known.weights is None:
+            known.weights = read_weights(known.file)
+
+    def trim(self, all_known: list[Known], in_use: set[str]) -> None:
+        """Make the least recently used cold, those in the bank last, until the limit is kept."""
+        held = sum(known.weights.bytes for known in all_known if known.weights)
+        order = sorted(all_known, key=lambda known: (known.key in in_use, known.last_used))
+        for known in order:
+            if held <= self._limit:
+                return
+            if known.weights is not None:
+                held -= known.weights.bytes
+                known.weights = None
+
+    def _submit(self, work: Callable[[], Result], done: Callable[[Result | AdapterError], None]) -> None:
+        def finished(future: Future[Result]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if isinstance(error, AdapterError):
+                self._post(lambda: done(error))
+            elif error is not None:
+                self._post(lambda: done(AdapterError(f"the adapter cannot be read: {error}")))
+            else:
+                self._post(lambda: done(future.result()))
+
+        self._reader.submit(work).add_done_callback(finished)
+
+    def _read(self, path: Path) -> Read:
+        file = adapter_file.check(path, self._model.header)
+        alone = why_alone(file)
+        return Read(file, alone, None if alone else read_weights(file))

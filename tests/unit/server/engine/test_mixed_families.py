@@ -1,0 +1,92 @@
+"""Every supported architecture: two adapters, a blend and the base at once are what each is alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import tiny
+from tests.engine_process import EngineProcess
+from tests.lora import EMBEDDING, EXPERTS, FUSED, HEAD, LINEARS, random_lora
+from tests.tiny import kinds
+from tests.unit.server.engine.reference import Mix, ask_all, open_reference
+
+from llamaleon_server.engine.protocol import EngineStatus
+
+EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32", "context_tokens": 256}
+DENSE = (*LINEARS, *FUSED)
+STATE = ("ssm_in", "ssm_x", "ssm_dt", "ssm_out")
+PROMPTS = [random.Random(seed).choices(range(3, 300), k=4 + 9 * seed) for seed in range(3)]
+
+
+def served(model: Path, adapters: dict[str, Path], *, rough: bool = False) -> EngineStatus:
+    """Ask under the base, each adapter, minus half of it, and a blend of all; the judge compares."""
+    mixes: list[Mix] = [(), tuple((key, 0.6) for key in adapters)]
+    mixes += [((key, weight),) for key in adapters for weight in (1.0, -0.5)]
+    with (
+        EngineProcess(model, **EXACT, parallel_sequences=8) as engine,
+        open_reference(model, engine.ready.end_token_ids) as reference,
+    ):
+        reference.rough = rough
+        for key, path in adapters.items():
+            engine.load(key, path)
+        asked = [(prompt, mix) for prompt in PROMPTS for mix in mixes]
+        answers = ask_all(engine, reference, adapters, asked)
+        assert len({tuple(answer.tokens) for answer in answers}) > len(PROMPTS), "adapters change something"
+        return engine.status
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES + tiny.MORE_FAMILIES)
+def test_a_family(family: str, tmp_path: Path) -> None:
+    model = tiny.make(family, tmp_path).gguf
+    adapters = {
+        "all": random_lora(model, tmp_path / "all.gguf", seed=1, rank=6, targets=DENSE, scale=2.0),
+        "two": random_lora(model, tmp_path / "two.gguf", seed=2, rank=3, targets=("attn_output", "ffn_down")),
+    }
+    served(model, adapters)
+
+
+@pytest.mark.parametrize("file_type", ["F16", "Q8_0", "Q4_K_M"])
+def test_a_quantised_base(file_type: str, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512}
+    model = tiny.make("qwen2", tmp_path, file_type=file_type, **sizes).gguf
+    adapters = {
+        key: random_lora(model, tmp_path / f"{key}.gguf", seed=rank, rank=rank, dtype=dtype)
+        for key, rank, dtype in (("plain", 8, "F32"), ("half", 16, "F16"), ("eighth", 32, "Q8_0"))
+    }
+    served(model, adapters, rough=file_type != "F16")
+
+
+def test_embeddings_and_heads(tmp_path: Path) -> None:
+    model = tiny.make("llama", tmp_path, tie_word_embeddings=False).gguf
+    everything = (*LINEARS, EMBEDDING, HEAD)
+    adapters = {
+        "plain": random_lora(model, tmp_path / "plain.gguf", seed=1),
+        "head": random_lora(model, tmp_path / "head.gguf", seed=2, targets=(HEAD,)),
+        "embedding": random_lora(model, tmp_path / "embedding.gguf", seed=3, targets=(EMBEDDING,), rank=2),
+        "everything": random_lora(model, tmp_path / "all.gguf", seed=4, targets=everything, uneven=True),
+    }
+    served(model, adapters)
+
+
+def test_experts(tmp_path: Path) -> None:
+    model = kinds.mixture(tmp_path / "model.gguf")
+    adapters = {
+        "attention": random_lora(model, tmp_path / "attention.gguf", seed=1),
+        "router": random_lora(model, tmp_path / "router.gguf", seed=2, targets=("ffn_gate_inp", "attn_v")),
+        "experts": random_lora(model, tmp_path / "experts.gguf", seed=3, targets=(*EXPERTS, "attn_q")),
+    }
+    served(model, adapters)
+
+
+@pytest.mark.parametrize("write", [kinds.mamba, kinds.jamba])
+def test_states(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    model = write(tmp_path / "model.gguf")
+    adapters = {
+        "all": random_lora(model, tmp_path / "all.gguf", seed=1, targets=(*LINEARS, *STATE)),
+        "out": random_lora(model, tmp_path / "out.gguf", seed=2, targets=("ssm_out",), rank=3),
+    }
+    served(model, adapters)

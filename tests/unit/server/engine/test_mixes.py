@@ -1,0 +1,126 @@
+"""Random mixes of requests, adapters, arrivals, cancellations and replacements against the reference.
+
+`LLAMALEON_MIXES=500` draws that many new random mixes for each engine, and looks for the smallest that
+fails; without it the same few are drawn every time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from tests.engine_process import EngineProcess
+from tests.unit.server.engine import mixes
+from tests.unit.server.engine.mixes import MIXES, Event, File, Play
+from tests.unit.server.engine.reference import Reference, Ties, open_reference
+
+from llamaleon_server.engine.protocol import AdapterUse
+
+EXAMPLES = int(os.environ.get("LLAMALEON_MIXES", "0"))
+EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32"}
+ENGINES: dict[str, dict[str, Any]] = {
+    "roomy": {"parallel_sequences": 8, "kv_tokens": 2048},
+    # One long request takes the whole cache, prompts come in pieces, and no two of the larger adapters fit.
+    "tight": {"parallel_sequences": 5, "kv_tokens": 512, "batch_tokens": 24, "bank_ranks": 20}
+    | {"adapter_ram_bytes": 300_000, "prefix_ram_bytes": 100_000},
+}
+
+thoroughly = settings(
+    max_examples=EXAMPLES or 24,
+    derandomize=not EXAMPLES,
+    database=None,  # an example depends on the engine's earlier ones
+    deadline=None,
+    report_multiple_bugs=False,
+    phases=(Phase.generate, Phase.shrink) if EXAMPLES else (Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def files(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], File]:
+    return mixes.make_files(stories, tmp_path_factory.mktemp("mixes"))
+
+
+@pytest.fixture(scope="module")
+def reference(stories: Path) -> Iterator[Reference]:
+    with open_reference(stories, end_tokens=[2], context_tokens=1024) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def engine_of(stories: Path) -> Iterator[Callable[..., EngineProcess]]:
+    """One engine per kind for all examples; a new one if the last example failed."""
+    running: dict[str, EngineProcess] = {}
+    with ExitStack() as stack:
+
+        def start(kind: str, *, fresh: bool = False) -> EngineProcess:
+            if fresh or kind not in running:
+                running[kind] = stack.enter_context(EngineProcess(stories, **EXACT, **ENGINES[kind]))
+            return running[kind]
+
+        yield start
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_mix_changes_nobodys_answer_and_leaves_nothing(
+    kind: str,
+    engine_of: Callable[..., EngineProcess],
+    files: dict[tuple[str, int], File],
+    reference: Reference,
+) -> None:
+    reference.seen = Ties()
+    broken = [False]
+
+    @thoroughly
+    @given(MIXES)
+    def play(events: list[Event]) -> None:
+        engine = engine_of(kind, fresh=broken[0])
+        broken[0] = True
+        Play(engine, files, reference).run(events)
+        broken[0] = False
+
+    play()
+    reference.seen.assert_rare()
+    print(kind, reference.seen)
+
+
+def test_the_judge_reads_what_generating_gives(
+    files: dict[tuple[str, int], File], reference: Reference
+) -> None:
+    """Agreeing at every place of one pass is generating the same, and a wrong adapter does not agree."""
+    from tests.engine_process import Answer
+
+    uses = ((files["plain", 0].path, 1.0),)
+    prompt = [1, 300, 301, 302, 303]
+    answer = Answer(tokens=reference.greedy(prompt, uses, 24))
+    assert len(answer.tokens) == 24
+    reference.judge(prompt, uses, answer)
+    for other in ((), ((files["plain", 1].path, 1.0),), ((files["plain", 0].path, 0.8),)):
+        with pytest.raises(AssertionError, match="likelier"):
+            reference.judge(prompt, other, answer)
+
+
+def test_those_put_back_go_on_where_they_were(
+    stories: Path, files: dict[tuple[str, int], File], reference: Reference
+) -> None:
+    """Two endless answers outgrow the cache: one gives way with what it has said, and says the rest later."""
+    uses = (AdapterUse("quiet"),), ()
+    paths = ((files["quiet", 0].path, 1.0),), ()
+    options = {"kv_tokens": 1280, "context_tokens": 1024, "parallel_sequences": 2}
+    with EngineProcess(stories, **EXACT, **options) as engine:
+        engine.load("quiet", files["quiet", 0].path)
+        numbers = [engine.start([1, 300 + i], adapters=uses[i], ignore_eos=True) for i in range(2)]
+        answers = [engine.answers[number] for number in numbers]
+        while not any(answer.finish for answer in answers):
+            engine.receive()
+        unfinished = min(len(answer.tokens) for answer in answers)
+        assert unfinished > 1280 - 1024, "both had grown to more than there is room for"
+        engine.wait(numbers)
+        for i, answer in enumerate(answers):
+            assert answer.done.completion_tokens == 1022
+            reference.judge([1, 300 + i], paths[i], answer, ignore_eos=True, about=i)
