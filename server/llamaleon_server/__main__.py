@@ -21,7 +21,7 @@ from sse_starlette.sse import AppStatus
 
 from llamaleon_server.app import create_app
 from llamaleon_server.errors import LlamaleonError
-from llamaleon_server.settings import EngineSettings, Settings, default_home
+from llamaleon_server.settings import EngineSettings, Settings, bytes_of, default_home
 
 GRACE_S = 2.0  # for running requests to finish, once asked to stop; a second Ctrl-C does not wait
 LAST_RESORT_S = 30  # then uvicorn drops what still runs
@@ -44,7 +44,22 @@ def parser() -> argparse.ArgumentParser:
     engine.add_argument("--gpu-layers", type=int, help="default: as many as fit")
     engine.add_argument("--context", dest="context_tokens", type=int, metavar="TOKENS", help="per request")
     engine.add_argument("--parallel", dest="parallel_sequences", type=int, help="requests generated at once")
+    engine.add_argument("--kv-tokens", type=int, help="KV cache of all requests together; default: what fits")
     engine.add_argument("--batch-tokens", type=int, help="most tokens of one step")
+    engine.add_argument(
+        "--step-target",
+        dest="step_target_s",
+        type=float,
+        metavar="SECONDS",
+        help="see `llamaleon serve --help`",
+    )
+    engine.add_argument("--speculation", action=argparse.BooleanOptionalAction, default=None)
+    engine.add_argument("--mixing", action=argparse.BooleanOptionalAction, default=None)
+    engine.add_argument("--bank-ranks", type=int, help="most ranks of the adapter bank")
+    engine.add_argument(
+        "--adapter-ram", dest="adapter_ram_bytes", type=_size, metavar="SIZE", help="4GiB, ..."
+    )
+    engine.add_argument("--prefix-ram", dest="prefix_ram_bytes", type=_size, metavar="SIZE", help="1GiB, ...")
     engine.add_argument("--threads", type=int)
     engine.add_argument("--flash-attention", action=argparse.BooleanOptionalAction, default=None)
     engine.add_argument("--kv-type", help="f32, f16, bf16, q8_0, q4_0, ...")
@@ -52,7 +67,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _size(text: str) -> int:
+    try:
+        return bytes_of(text)
+    except ValueError as error:  # argparse would hide the message of a plain ValueError
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Raises: ValueError naming the setting that cannot be."""
     given = vars(arguments)
     engine = {name: given[name] for name in EngineSettings.__struct_fields__ if given.get(name) is not None}
     settings = Settings(
@@ -70,7 +93,11 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    settings = settings_of(arguments)
+    try:
+        settings = settings_of(arguments)
+    except ValueError as error:
+        print(f"llamaleon: {error}", file=sys.stderr)
+        return 2
     logging.basicConfig(
         level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

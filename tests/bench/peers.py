@@ -6,6 +6,7 @@ fall into loops that it would guess right.
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ class Size:
 
     rounds: int = 3
     tokens: int = 48
-    prompt_words: int = 5  # about 16 tokens
-    long_words: int = 330  # about 1,000
+    prompt_words: int = 3  # about 15 tokens
+    long_words: int = 200  # about 1,000
     zipf_requests: int = 64
     zipf_tokens: int = 24
     zipf_rounds: int = 2
@@ -49,7 +50,7 @@ class Size:
 
 FULL = Size()
 SHORT = Size(rounds=2, zipf_kinds=(models.WIDE,))
-QUICK = Size(rounds=1, tokens=6, long_words=100, zipf_requests=16, zipf_tokens=4, zipf_rounds=1)
+QUICK = Size(rounds=1, tokens=6, long_words=60, zipf_requests=16, zipf_tokens=4, zipf_rounds=1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def measure(scratch: Path, options: Options, quantization: str, size: Size) -> l
     base = models.shaped(options, quantization)
     kept = options.made / f"adapters-{models.shape_name(options)}"
     adapters = {kind: models.adapters(kept, base, kind, MANY) for kind in models.KINDS}
-    serving = Serving(base, tuple(path for paths in adapters.values() for path in paths), gpu=options.gpu)
+    serving = Serving(base, tuple(path for paths in adapters.values() for path in paths))
     with ExitStack() as stack:
         servers = start(stack, scratch, serving, options, adapters)
         table = Table(servers, adapters, size, f"{models.shape_title(options)} {quantization}")
@@ -107,15 +108,21 @@ def measure(scratch: Path, options: Options, quantization: str, size: Size) -> l
 
 
 def start(
-    stack: ExitStack, scratch: Path, serving: Serving, options: Options, adapters: dict[str, list[Path]]
+    stack: ExitStack,
+    scratch: Path,
+    serving: Serving,
+    options: Options,
+    adapters: dict[str, list[Path]],
+    *,
+    used: int = SHARED,
 ) -> dict[str, Server]:
-    """Ours, and those peers that are there; what is not is said."""
+    """Ours, and those peers that are there; what is not is said. llama-server gets `used` of each kind."""
     made: dict[str, Server] = {OURS: Ours(serving, scratch / "home")}
     if options.llama_server is None:
         print(f"   llama-server is not compared: give --llama-server PATH or ${LLAMA_SERVER}", flush=True)
     else:
-        used = [path for paths in adapters.values() for path in paths[:SHARED]]
-        made[LLAMA] = LlamaServer(serving, options.llama_server, used, scratch / "llama-server.log")
+        files = [path for paths in adapters.values() for path in paths[:used]]
+        made[LLAMA] = LlamaServer(serving, options.llama_server, files, scratch / "llama-server.log")
     if problem := python_server_problem():
         print(f"   llama_cpp.server is not compared: {problem}", flush=True)
     else:
@@ -128,6 +135,8 @@ def start(
 def described(table: Table, options: Options) -> Figure:
     known = versions(options.llama_server)
     lines = [f"- {server.name} ({known[server.name]}): `{server.flags}`" for server in table.all]
+    if policy := os.environ.get("OMP_WAIT_POLICY"):
+        lines.append(f"- for all of them OMP_WAIT_POLICY={policy}")
     shown = "".join(f"\n{line}" for line in lines)
     return Figure(
         f"servers compared on {table.title}",
@@ -216,17 +225,9 @@ def prefill_rows(table: Table) -> list[Figure]:
         for name, server in table.servers.items()
     ]
     outcome = compete(contestants, table.size.rounds, first_token, all_servers=table.all)
-    return [
-        outcome.figure(
-            f"time to first token, uncached prompt of {table.size.long_words} words, base, over "
-            f"{NAMES[peer]}, {table.title}",
-            OURS,
-            peer,
-            None,
-            "s",
-        )
-        for peer in table.peers
-    ]
+    counted = burst(table.ours.client, [table.ours.body(text, 1)], 1).heard[0].usage["prompt_tokens"]
+    what = f"time to first token, uncached prompt of {counted} tokens, base, {table.title}"
+    return [outcome.figure(f"{what}, over {NAMES[peer]}", OURS, peer, None, "s") for peer in table.peers]
 
 
 def prefix_row(table: Table) -> Figure:

@@ -21,8 +21,6 @@ from tests.bench.load import Body, new_client
 from tests.bench.options import THREADS
 from tests.server import RunningServer, free_port
 
-from llamaleon_server.__main__ import parser
-
 START_TIMEOUT_S = 300.0
 
 
@@ -35,16 +33,17 @@ class Serving:
     context: int = 2048
     parallel: int = 8
     gpu: bool = False
+    bank_ranks: int | None = None  # None: as many as the server takes by itself
 
 
 class Server(ABC):
     """Started on entry, stopped on exit."""
 
     name: str
+    client: httpx.Client
 
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
-        self.client: httpx.Client
 
     @abstractmethod
     def start(self) -> str:
@@ -97,10 +96,6 @@ class Server(ABC):
         return float(sum(one.user + one.system for one in times))
 
 
-def server_options() -> str:
-    return parser().format_help()
-
-
 class Ours(Server):
     name = "llamaleon"
 
@@ -109,7 +104,8 @@ class Ours(Server):
         self._flags = [
             *("--threads", str(THREADS), "--context", str(serving.context)),
             *("--parallel", str(serving.parallel), "--idle-unload", "0", "--log-level", "warning"),
-            *(["--no-speculation"] if "--no-speculation" in server_options() else []),
+            "--no-speculation",
+            *(("--bank-ranks", str(serving.bank_ranks)) if serving.bank_ranks else ()),
         ]
         watched = {path.parent for path in serving.adapters}
         folders = [part for folder in watched for part in ("--watch", str(folder))]

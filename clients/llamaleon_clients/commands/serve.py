@@ -48,8 +48,44 @@ def serve(
             help="Tokens of one conversation. [default: the model's, at most 8192]", show_default=False
         ),
     ] = None,
-    parallel: Annotated[int | None, typer.Option(help="Requests generated at once. [default: 8]")] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Most requests generated at once, as memory allows. [default: 32]")
+    ] = None,
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option(help="KV cache of all requests together. [default: what fits]", show_default=False),
+    ] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Most tokens of one step. [default: 512]")] = None,
+    step_target: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that long prompts may hold up running answers in one step. [default: 0.25]"
+        ),
+    ] = None,
+    speculation: Annotated[
+        bool | None,
+        typer.Option(
+            "--speculation/--no-speculation",
+            help="Guess ahead what an answer repeats of its prompt, where that pays. [default: on]",
+            show_default=False,
+        ),
+    ] = None,
+    mixing: Annotated[
+        bool | None,
+        typer.Option(
+            "--mixing/--no-mixing", help="Different adapters in one step. [default: on]", show_default=False
+        ),
+    ] = None,
+    bank_ranks: Annotated[
+        int | None, typer.Option(help="Sum of ranks that mixed adapters may have. [default: 256]")
+    ] = None,
+    adapter_ram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="RAM for adapters; others wait on disk. [default: 4GiB]"),
+    ] = None,
+    prefix_ram: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="RAM for idle cached prefixes. [default: 1GiB]")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [default: automatic]")] = None,
     flash_attention: Annotated[
         bool | None,
@@ -73,7 +109,12 @@ def serve(
         "--gpu-layers": gpu_layers,
         "--context": context,
         "--parallel": parallel,
+        "--kv-tokens": kv_tokens,
         "--batch-tokens": batch_tokens,
+        "--step-target": step_target,
+        "--bank-ranks": bank_ranks,
+        "--adapter-ram": adapter_ram,
+        "--prefix-ram": prefix_ram,
         "--threads": threads,
         "--kv-type": kv_type,
         "--queue-limit": queue_limit,
@@ -82,8 +123,10 @@ def serve(
     for option, value in single.items():
         if value is not None:
             arguments += [option, str(value)]
-    if flash_attention is not None:
-        arguments.append("--flash-attention" if flash_attention else "--no-flash-attention")
+    switches = {"flash-attention": flash_attention, "speculation": speculation, "mixing": mixing}
+    for option, on in switches.items():
+        if on is not None:
+            arguments.append(f"--{option}" if on else f"--no-{option}")
     for name in model or ():
         arguments += ["--model", name]
     for folder in watch or ():

@@ -1,8 +1,8 @@
 """The evaluation callback that lets one pass serve many adapters: native code, compiled by numba.
 
-llama.cpp computes `y = W x + B (A x)` with a bank whose A stacks many adapters along the rank axis. After each
-`A x` node it calls back, and here row i (a token) is multiplied by that token's weights over the ranks: 0
-for the adapters of others, the request's weight for its own. So adapters, blends and the bare base share a
+llama.cpp computes `y = W x + B (A x)` with a bank whose A stacks many adapters along the rank axis. After
+each `A x` node it calls back, and here row i (a token) is multiplied by that token's weights over the ranks:
+0 for the adapters of others, the request's weight for its own. So adapters, blends and the bare base share a
 pass, each exactly as if alone. Everything that the callback needs lies in one array of 64-bit words, the
 plan; the callback itself holds no state, takes no lock and does not touch Python.
 
@@ -28,15 +28,19 @@ UNIFORM = 3  # 1: all rows take the first row of weights, however the pass is sp
 FAILED = 4  # set by the callback: a node had neither TOKENS nor OUTPUTS rows
 NODES = 5  # counted by the callback: nodes multiplied
 # Offsets in struct ggml_tensor and operation codes.
-AT_OPERATION, AT_SOURCE, AT_NAME, AT_EXTENTS, AT_DATA, MUL_MAT, GET_ROWS = range(8, 15)
+AT_OPERATION, AT_SOURCE, AT_NAME, AT_EXTENTS, AT_DATA, AT_BUFFER, MUL_MAT, GET_ROWS = range(8, 16)
 # Of each bank, by its tensors' type: whether it is multiplied, ranks in the window, and where its weights
 # lie, float32 (TOKENS, ranks) and (OUTPUTS, ranks).
 BANKS, BANK_WORDS = 16, 4
 ACTIVE, RANKS, TOKEN_WEIGHTS, OUTPUT_WEIGHTS = range(BANK_WORDS)
 BANK_TYPES = 2  # enum ggml_type: F32 is 0, F16 is 1
 # Products on a device are multiplied there, by a graph of ggml's (see device.py): by bank and kind of row.
-COMPUTE, BACKEND = 24, 25  # ggml_backend_graph_compute, or 0 where products lie in host memory; its backend
-GRAPHS, GRAPH_WORDS = 26, 3
+COMPUTE, BACKEND = (
+    24,
+    25,
+)  # ggml_backend_graph_compute, or 0 where all products lie in host memory; its backend
+IS_HOST = 26  # ggml_backend_buffer_is_host, or 0: not to be asked
+GRAPHS, GRAPH_WORDS = 27, 3
 GRAPH, PRODUCT, RESULT = range(GRAPH_WORDS)
 WORDS = GRAPHS + GRAPH_WORDS * 2 * BANK_TYPES
 
@@ -67,6 +71,19 @@ def _call(_context: Any, _function: Any, _backend: Any, _graph: Any) -> Any:
         return builder.call(function, [builder.inttoptr(args[1], word), builder.inttoptr(args[2], word)])
 
     return types.int32(types.intp, types.intp, types.intp), build
+
+
+@intrinsic
+def _asks(_context: Any, _function: Any, _argument: Any) -> Any:
+    """`bool (*function)(void *)`, by address."""
+
+    def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        word = cgutils.voidptr_t
+        kind = cgutils.ir.FunctionType(cgutils.bool_t, [word])
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        return builder.call(function, [builder.inttoptr(args[1], word)])
+
+    return types.boolean(types.intp, types.intp), build
 
 
 @njit(inline="always")
@@ -110,7 +127,7 @@ def _multiply_on_device(tensor: int, plan: Any, graph: int) -> bool:
     for part in (PRODUCT, RESULT):
         target = plan[graph + part]
         carray(_pointer(target + plan[AT_DATA]), 1, np.int64)[0] = _word(tensor + plan[AT_DATA])
-        carray(_pointer(target + 8), 1, np.int64)[0] = _word(tensor + 8)  # its buffer
+        carray(_pointer(target + plan[AT_BUFFER]), 1, np.int64)[0] = _word(tensor + plan[AT_BUFFER])
     return _call(plan[COMPUTE], plan[BACKEND], plan[graph + GRAPH]) == 0
 
 
@@ -142,7 +159,9 @@ def callback(tensor_pointer: Any, asks: bool, plan_pointer: Any) -> bool:
         plan[FAILED] = 1
         return False
     plan[NODES] += 1
-    if plan[COMPUTE] != 0:
+    if plan[COMPUTE] != 0 and not (
+        plan[IS_HOST] != 0 and _asks(plan[IS_HOST], _word(tensor + plan[AT_BUFFER]))
+    ):
         graph = GRAPHS + GRAPH_WORDS * (2 * kind + (0 if by_token else 1))
         done = _multiply_on_device(tensor, plan, graph)
         plan[FAILED] |= not done

@@ -49,11 +49,19 @@ class _InitParams(ctypes.Structure):
 @contextmanager
 def ggml_context(size: int = 1 << 16, *, allocates: bool = False) -> Iterator[ctypes.c_void_p]:
     """A ggml context for a few tensors; freed at the end of the block."""
-    context = ctypes.c_void_p(ggml("ggml_init", ctypes.c_void_p)(_InitParams(size, None, not allocates)))
+    context = new_context(size, allocates=allocates)
     try:
         yield context
     finally:
         ggml("ggml_free")(context)
+
+
+def new_context(size: int, *, allocates: bool = False) -> ctypes.c_void_p:
+    """A ggml context that the caller frees. Raises: UnknownLayout if there is no memory for it."""
+    context = ctypes.c_void_p(ggml("ggml_init", ctypes.c_void_p)(_InitParams(size, None, not allocates)))
+    if not context.value:
+        raise UnknownLayout("ggml gives no context")
+    return context
 
 
 def ggml(name: str, result: Any = None) -> Any:

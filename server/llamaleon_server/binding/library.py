@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,21 +24,28 @@ DEVICE_GPU, DEVICE_INTEGRATED_GPU = 1, 2
 ggml: Any = _ctypes_extensions.load_shared_library("ggml", Path(llama_cpp.__file__).parent / "lib")
 ggml_base: Any = _ctypes_extensions.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
 
-_collecting: list[list[str]] = []
-_quiet = 0
-_last_level = LOG_WARN
+
+class _Log(threading.local):
+    """Of one thread: llama.cpp logs on the thread that called it, and several load at once."""
+
+    def __init__(self) -> None:
+        self.collecting: list[list[str]] = []
+        self.quiet = 0
+        self.last_level = LOG_WARN
+
+
+_log = _Log()
 
 
 def _on_log(level: int, text: bytes | None, _user: Any) -> None:
-    global _last_level  # noqa: PLW0603  a continued line has no level of its own; the log itself is global
-    _last_level = level = _last_level if level == LOG_CONTINUED else level
+    _log.last_level = level = _log.last_level if level == LOG_CONTINUED else level
     if level < LOG_WARN or text is None:
         return
     line = text.decode(errors="replace")
     if level == LOG_ERROR:
-        for lines in _collecting:
+        for lines in _log.collecting:
             lines.append(line.strip())
-    if not _quiet:
+    if not _log.quiet:
         sys.stderr.write(line)
 
 
@@ -53,23 +61,22 @@ def start() -> None:
 @contextmanager
 def silence() -> Iterator[None]:
     """Keep llama.cpp's log to itself inside the block: for a failure that is wanted."""
-    global _quiet  # noqa: PLW0603  the log is global too
-    _quiet += 1
+    _log.quiet += 1
     try:
         yield
     finally:
-        _quiet -= 1
+        _log.quiet -= 1
 
 
 @contextmanager
 def native_errors() -> Iterator[list[str]]:
     """Collect the error lines that llama.cpp logs inside the block."""
     lines: list[str] = []
-    _collecting.append(lines)
+    _log.collecting.append(lines)
     try:
         yield lines
     finally:
-        _collecting.remove(lines)
+        _log.collecting.pop()
 
 
 def explain(lines: list[str]) -> str:
@@ -84,9 +91,10 @@ def explain(lines: list[str]) -> str:
 
 
 class Device:
-    """One accelerator: its description and memory in bytes."""
+    """One accelerator: its `ggml_backend_dev_t`, its description and memory in bytes."""
 
     def __init__(self, handle: int) -> None:
+        self.handle = handle
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         ggml_base.ggml_backend_dev_memory(ctypes.c_void_p(handle), ctypes.byref(free), ctypes.byref(total))
         ggml_base.ggml_backend_dev_description.restype = ctypes.c_char_p

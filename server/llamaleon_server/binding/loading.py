@@ -69,7 +69,7 @@ class Loaded:
 
 def open_model(options: LoadOptions, on_progress: Callable[[float], bool] | None = None) -> Loaded:
     """Load a model with as many layers on the GPU as fit. Raises: LoadError with the reason."""
-    mixing = Mixing.start(options.mixing, on_gpu=bool(library.gpu_devices()))
+    mixing = Mixing.start(options.mixing, library.gpu_devices() if options.gpu_layers != 0 else [])
     if options.kv_type not in KV_TYPES:
         raise LoadError(f"kv_type {options.kv_type!r} is not one of {', '.join(KV_TYPES)}.")
     if not 1 <= options.running_sequences <= MAX_RUNNING_SEQUENCES:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from llamaleon_server.binding import hook
 from llamaleon_server.binding.bank import NULL_RANKS, Bank
+from llamaleon_server.binding.device import DeviceMultiplier
 from llamaleon_server.binding.layout import find_layout
 from llamaleon_server.binding.weights import GGML_TYPES
 
@@ -43,8 +44,8 @@ Rows = tuple[tuple[Uses, int, int], ...]  # in batch order: uses, tokens, and ho
 class Mixer:
     """The plan that the callback reads. One mixer serves all contexts of a model, one pass at a time."""
 
-    def __init__(self) -> None:
-        """Raises: UnknownLayout if this llama.cpp's tensors are not understood."""
+    def __init__(self, device: int | None = None, *, checks_host: bool = True) -> None:
+        """`device`: the `ggml_backend_dev_t` that computes, where there is one. Raises: UnknownLayout."""
         layout = find_layout()
         self._plan: NDArray[np.int64] = np.zeros(hook.WORDS, np.int64)
         for word, value in (
@@ -53,6 +54,7 @@ class Mixer:
             (hook.AT_NAME, layout.name),
             (hook.AT_EXTENTS, layout.extents),
             (hook.AT_DATA, layout.data),
+            (hook.AT_BUFFER, layout.buffer),
             (hook.MUL_MAT, layout.mul_mat),
             (hook.GET_ROWS, layout.get_rows),
         ):
@@ -60,6 +62,9 @@ class Mixer:
         self.banks: dict[str, Bank] = {}
         self._weights: list[NDArray[np.float32]] = []  # kept alive: the plan holds their addresses
         self._arranged: tuple[object, ...] = ()
+        self._device: DeviceMultiplier | None = None
+        if device is not None:
+            self._device = DeviceMultiplier(self._plan, device, checks_host=checks_host)
         self._set_epoch = _epoch_setter()
         if self._set_epoch is None:
             os.environ.setdefault(NO_REUSE, "1")
@@ -141,11 +146,13 @@ class Mixer:
         which = [numbers[uses] for uses, _, _ in rows]
         if uniform:
             which = which[:1]
-        for word, column in ((hook.TOKEN_WEIGHTS, 0), (hook.OUTPUT_WEIGHTS, 1)):
+        for column, word in enumerate((hook.TOKEN_WEIGHTS, hook.OUTPUT_WEIGHTS)):
             counts = [1] if uniform else [row[1:][column] for row in rows]
             weights = np.repeat(table[which], counts, axis=0)
             self._weights.append(weights)
             self._plan[at + word] = weights.ctypes.data
+            if self._device is not None and len(weights):
+                self._device.arrange(GGML_TYPES[bank.kind], column, weights)
         return True
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llamaleon_server
+from llamaleon_server.binding.library import Device
 
 if TYPE_CHECKING:
     from llamaleon_server.binding.mixer import Mixer
@@ -17,15 +18,16 @@ Found = tuple["Mixer | None", str | None]
 
 
 class Mixing:
-    """The self-test, running in a thread: importing numba and two short passes take as long as a small model."""
+    """The self-test, running in a thread: it takes as long as loading a small model."""
 
     def __init__(self, found: Future[Found]) -> None:
         self._found = found
 
     @classmethod
-    def start(cls, wanted: bool, *, on_gpu: bool) -> Mixing:
+    def start(cls, wanted: bool, devices: list[Device]) -> Mixing:
+        """`devices` are the accelerators that the model may be offloaded to."""
         pool = ThreadPoolExecutor(1, "self-test")
-        found = pool.submit(_find_out, wanted, on_gpu)
+        found = pool.submit(_find_out, wanted, devices)
         pool.shutdown(wait=False)
         return cls(found)
 
@@ -39,14 +41,17 @@ class Mixing:
         return self._found.result()[1]
 
 
-def _find_out(wanted: bool, on_gpu: bool) -> Found:
+def _find_out(wanted: bool, devices: list[Device]) -> Found:
     if not wanted:
         return None, "it is turned off (mixing)"
+    if len(devices) > 1:
+        return None, "the model may be split over several GPUs"
     try:
         # The compiled callback; a machine without numba serves all the same.
         from llamaleon_server.binding.mixer import Mixer
         from llamaleon_server.binding.selftest import why_not
     except ImportError as error:
         return None, f"numba cannot be imported ({error}): pip install 'llamaleon[engine]'"
-    reason = why_not(TEST_MODEL, on_gpu=on_gpu)
-    return (Mixer(), None) if reason is None else (None, reason)
+    device = devices[0].handle if devices else None
+    reason = why_not(TEST_MODEL, device)
+    return (Mixer(device), None) if reason is None else (None, reason)

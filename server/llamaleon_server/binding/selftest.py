@@ -32,21 +32,20 @@ SMALLEST_EFFECT = 0.1
 Logits = NDArray[np.float32]
 
 
-def why_not(model_path: Path, *, on_gpu: bool) -> str | None:
-    """None if adapters can be mixed here, else the reason why not."""
+def why_not(model_path: Path, device: int | None) -> str | None:
+    """None if adapters can be mixed here, on this accelerator if there is one; else the reason why not."""
     try:
         with library.silence():
-            model = Model(model_path, gpu_layers=-1 if on_gpu else 0)
+            model = Model(model_path, gpu_layers=0 if device is None else -1)
             try:
-                return _compare(model)
+                return _compare(model, Mixer(device))
             finally:
                 model.close()
     except (BindingError, UnknownLayout, OSError) as error:
         return str(error)
 
 
-def _compare(model: Model) -> str | None:
-    mixer = Mixer()
+def _compare(model: Model, mixer: Mixer) -> str | None:
     adapters = [_random_adapter(model, seed, rank) for seed, rank in enumerate(RANKS)]
     context = Context(model, _options(mixer))
     try:

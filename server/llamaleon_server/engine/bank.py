@@ -293,7 +293,7 @@ class AdapterBank:
         return place
 
     def _native_of(self, key: str) -> Adapter:
-        """llama.cpp's own copy; of an adapter that the bank has too if it is blended with one that it has not."""
+        """llama.cpp's own copy; the bank may have the adapter too, if it is blended with one that it has not."""
         if key not in self._native:
             self._native[key] = self._loader.load(self._known[key].file.path)
         return self._native[key]

@@ -122,7 +122,8 @@ class Composer:
 
         if seconds(0) is None:
             return UNKNOWN_CHUNK - step.prompt_tokens
-        low, high = 0, most
+        known = max(UNKNOWN_CHUNK, 2 * self._cost.largest_tokens)  # farther is felt for, not jumped to
+        low, high = 0, max(0, min(most, known - step.tokens))
         while low < high:
             middle = (low + high + 1) // 2
             if (seconds(middle) or 0.0) <= self._limits.step_target_s:

@@ -1,7 +1,7 @@
 """Turns between sequences that cannot share a pass.
 
 What the adapter bank can take shares every pass: one lane. An adapter that it cannot take has a lane of its
-own, and where mixing is off every set of adapters has: llama.cpp applies those to all tokens of a llama_decode.
+own, and where mixing is off every set of adapters has: llama.cpp applies those to all tokens of a pass.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TURN_STEPS = 4  # a switch re-reserves the compute graph, 10 to 85 ms: taken eve
 class TakeTurns:
     """One lane per pass, in turns; a lane keeps its turn for a few steps, or while it is alone.
 
-    A lane that has just arrived goes first, so that its first token does not wait for a turn to end; but never
-    twice in a row, so that a stream of newcomers starves nobody.
+    A lane that has just arrived goes first, so that its first token does not wait for a turn to end; but
+    never twice in a row, so that a stream of newcomers starves nobody.
     """
 
     def __init__(self, lane: Callable[[AdapterSet], AdapterSet] = lambda adapters: adapters) -> None:

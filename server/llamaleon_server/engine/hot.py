@@ -28,6 +28,7 @@ class Hot:
     place: Place
     copying: Iterator[None] | None
     since: int  # the clock when it came
+    copy_s: float = 0.0
 
 
 class HotAdapters:
@@ -107,11 +108,11 @@ class HotAdapters:
         began = time.monotonic()
         for _ in hot.copying:
             if time.monotonic() > deadline:
-                self.last_copy_s += time.monotonic() - began
+                hot.copy_s += time.monotonic() - began
                 return False
         hot.copying = None
         self.copies += 1
-        self.last_copy_s = time.monotonic() - began
+        self.last_copy_s = hot.copy_s + time.monotonic() - began
         return True
 
     def leave(self, key: str) -> None:

@@ -55,7 +55,7 @@ class NgramIndex:
         return self._end - begin
 
     def find(self, tokens: ListOf[int]) -> tuple[int, int] | None:
-        """(place, order): the last `order` tokens stand before the place too. The longest, then latest match."""
+        """(place, order): the last `order` tokens also stand before it; longest match first, then latest."""
         for order, places in self._after.items():
             place = places.get(tuple(tokens[-order:]))
             if place is not None:

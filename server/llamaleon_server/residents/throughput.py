@@ -75,7 +75,8 @@ def log_line(vitals: Vitals) -> str:
     ]
     bank = status.bank
     if bank.total_ranks:
-        parts.append(f"bank {bank.used_ranks} of {bank.total_ranks} ranks ({len(bank.hot)} adapters)")
+        adapters = f"{len(bank.hot)} adapter{'' if len(bank.hot) == 1 else 's'}"
+        parts.append(f"bank {bank.used_ranks} of {bank.total_ranks} ranks ({adapters})")
     return ", ".join(parts)
 
 

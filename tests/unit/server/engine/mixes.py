@@ -207,6 +207,8 @@ class Play:
         self.engine.send(LoadAdapter(id=number, key=file.key, path=str(file.path)))
         self.replies.append(number)
         self.loaded.add(name)
+        while number not in self.engine.replies:  # until then a request would be refused
+            self._hear()
 
     def _unload(self, name: str) -> None:
         if name in self.loaded:

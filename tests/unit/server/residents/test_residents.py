@@ -28,9 +28,22 @@ class Stage:
         self.base = base
         self.engines = FakeEngines()
         self.live: set[str] = set()
-        self.residents = Residents(
-            Settings(**settings), open_channel=self.engines.open, records=self
-        )
+        self.pins: list[AdapterVersion] = []
+        self.refused: list[tuple[str, str]] = []
+        self.residents = Residents(Settings(**settings), open_channel=self.engines.open, records=self)
+
+    # What residents ask the registry.
+
+    def adapter_keys(self) -> set[str]:
+        return self.live
+
+    def pinned(self, base: str) -> list[AdapterVersion]:
+        assert base == self.base.name
+        return self.pins
+
+    def adapter_refused(self, version: AdapterVersion, reason: str) -> bool:
+        self.refused.append((version.full_name, reason))
+        return True
 
     def target(self, *keys: str) -> Target:
         return Target(
@@ -103,6 +116,7 @@ async def test_an_adapter_that_was_refused_may_be_tried_again(stage: Stage) -> N
             await stage.say("refused")
     assert len(stage.engines.last.sent(LoadAdapter)) == 2
     assert await stage.say() == "Hola, ¿qué tal?"
+    assert stage.refused == [("tiny+refused@1", "/refused.gguf does not fit.")] * 2
 
 
 async def test_death_fails_what_runs_and_the_next_request_starts_another(stage: Stage) -> None:

@@ -100,7 +100,7 @@ async def test_more_prompts_than_the_engine_queues_are_scored_in_turn(api: Api) 
     api.engines.answer = answer
     response = await api.complete([f"prompt {i}" for i in range(64)])
     assert len(response.json()["choices"]) == 64
-    assert most <= 8
+    assert most <= api.services.settings.engine.parallel_sequences
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llamaleon_server.engine.protocol import Finish, Timings, TokenLogprob
+from llamaleon_server.engine.protocol import TokenLogprob
 from llamaleon_server.wire.logprobs import Offsets, chat_logprobs, text_logprobs
-from llamaleon_server.wire.usage import timings_of, usage_of
 
 
 @pytest.mark.parametrize(
@@ -45,28 +44,3 @@ def test_tokens_that_are_no_text_are_told_apart() -> None:
     assert text_logprobs(tokens, "€", Offsets(), 0).tokens == ["bytes:\\xe2\\x82", "bytes:\\xac"]
     [first, _] = chat_logprobs(tokens).content
     assert (first.token, first.bytes) == ("\ufffd", [0xE2, 0x82])
-
-
-def finish(prompt: int, cached: int, completion: int) -> Finish:
-    timings = Timings(queue_s=0.5, prefill_s=2.0, decode_s=0.0)
-    return Finish(
-        reason="stop",
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        completion_tokens=completion,
-        timings=timings,
-    )
-
-
-def test_a_prompt_counts_once_for_all_its_choices() -> None:
-    usage = usage_of([finish(10, 4, 3), finish(10, 9, 5), finish(2, 0, 1), finish(2, 1, 1)], choices=2)
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (12, 10, 22)
-    assert usage.prompt_tokens_details.cached_tokens == 4
-
-
-def test_rates_count_what_was_computed() -> None:
-    timings = timings_of([finish(10, 4, 3)])
-    assert timings is not None
-    assert (timings.cache_n, timings.prompt_n, timings.prompt_per_second) == (4, 6, 3.0)
-    assert timings.predicted_per_second is None  # no time passed: no rate
-    assert timings_of([finish(1, 0, 1)] * 2) is None

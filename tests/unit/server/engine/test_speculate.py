@@ -1,0 +1,251 @@
+"""Guessing ahead: the lookup against a naive search, when it is worth it, and that it changes no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.engine_process import Answer, EngineProcess
+
+from llamaleon_server.engine.protocol import Cancel, Generate, Sampling
+from llamaleon_server.engine.sequence import Sequence
+from llamaleon_server.engine.speculate import (
+    FIRST_CHANCE,
+    INDEXED_PER_STEP,
+    MOST_GUESSES,
+    ORDERS,
+    NgramIndex,
+    Speculator,
+)
+
+START = "Once upon a time"
+STORY = "Once upon a time, there was a little girl named Lily. She saw a big red ball. " * 3
+GREEDY = Sampling(temperature=0.0)
+WARM = Sampling(temperature=0.8, seed=11)
+
+
+class Costs:
+    """A pass takes `fixed` plus one for each token."""
+
+    def __init__(self, fixed: float | None) -> None:
+        self.fixed = fixed
+
+    def predict(self, tokens: int, outputs: int) -> float | None:
+        return None if self.fixed is None else self.fixed + (tokens + outputs) / 2
+
+
+def sequence_of(tokens: list[int], number: int = 1) -> Sequence:
+    return Sequence(Generate(id=number, prompt=[]), tokens, 10_000)
+
+
+# ------------------------------------------------------------ the index
+
+
+def naive(tokens: list[int]) -> tuple[int, int] | None:
+    for order in ORDERS:
+        for place in reversed(range(order, len(tokens))):
+            if tokens[place - order : place] == tokens[-order:]:
+                return place, order
+    return None
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 7))
+def test_the_index_finds_what_a_search_finds(tokens: list[int], most: int) -> None:
+    """However the tokens came: some at once, then one by one."""
+    index = NgramIndex()
+    for end in range(1, len(tokens) + 1):
+        while index.extend(tokens[:end], most):
+            pass
+        assert index.find(tokens[:end]) == naive(tokens[:end])
+
+
+def test_the_index_reads_a_long_prompt_bit_by_bit() -> None:
+    index, tokens = NgramIndex(), list(range(1000)) * 3
+    assert [index.extend(tokens, 1200) for _ in range(4)] == [1200, 1200, 600, 0]
+    assert index.find(tokens) == (2000, 4)
+
+
+def test_the_index_forgets_the_oldest() -> None:
+    tokens = [7, 8, 9, 10, *range(100, 1000)]
+    index = NgramIndex(limit=400)
+    for end in range(1, len(tokens) + 1):
+        index.extend(tokens[:end], 50)
+        assert sum(len(places) for places in index._after.values()) <= len(ORDERS) * 400
+    assert index.find([*tokens, 7, 8, 9, 10]) is None
+    assert index.find([*tokens, 990, 991, 992]) == (tokens.index(993), 3)
+
+
+# ------------------------------------------------------------ when
+
+
+def test_nothing_is_guessed_before_the_cost_of_a_pass_is_known() -> None:
+    sequence = sequence_of([1, 2, 3, 4, 5] * 4)
+    assert Speculator(Costs(None)).propose([sequence], 100, 100) == {}
+    assert Speculator(Costs(100.0)).propose([sequence], 100, 100) != {}
+
+
+def test_a_guess_must_be_worth_its_time() -> None:
+    """Where a token costs as much as a pass nothing is gained; where passes are dear much is."""
+    sequence = sequence_of([1, 2, 3, 4, 5] * 4)
+    counts = [
+        len(Speculator(Costs(fixed)).propose([sequence], 100, 100).get(1, ())) for fixed in (0.0, 1.0, 100.0)
+    ]
+    assert counts[0] == 0
+    assert 0 < counts[1] < counts[2]
+
+
+def test_a_loop_is_guessed_on() -> None:
+    guesses = Speculator(Costs(1e6)).propose([sequence_of([9, 1, 2, 1, 2, 1, 2])], 100, 100)[1]
+    assert guesses == (1, 2) * (len(guesses) // 2)
+    assert 4 <= len(guesses) <= MOST_GUESSES
+
+
+def test_room_is_shared_by_the_likeliest() -> None:
+    """One sequence has a long match, the other a short one."""
+    long, short = sequence_of([1, 2, 3, 4, 5, 6, 7] * 2, 1), sequence_of([1, 2, 9, 3, 1, 2], 2)
+    speculator = Speculator(Costs(1e6))
+    assert list(speculator.propose([short, long], 1, 9)) == [1]
+    for room in range(1, 12):
+        proposed = speculator.propose([short, long], 50, room)
+        assert sum(len(guesses) for guesses in proposed.values()) == min(
+            room, sum(len(guesses) for guesses in speculator.propose([short, long], 50, 50).values())
+        )
+
+
+def drawn(speculator: Speculator, sequence: Sequence, text: list[int]) -> tuple[int, int, int]:
+    """Let a model say `text`: (passes, guesses, guesses that came true)."""
+    passes = guessed = accepted = 0
+    while text:
+        draft = speculator.propose([sequence], 100, 100).get(sequence.id, ())
+        right = next((n for n, (a, b) in enumerate(zip(draft, text, strict=False)) if a != b), len(draft))
+        right = min(right, len(text) - 1)
+        sequence.tokens += text[: right + 1]
+        text = text[right + 1 :]
+        passes, guessed, accepted = passes + 1, guessed + len(draft), accepted + right
+    return passes, guessed, accepted
+
+
+def test_a_copied_text_takes_few_passes() -> None:
+    prompt = list(range(100, 300))
+    passes, guessed, accepted = drawn(Speculator(Costs(4.0)), sequence_of([*prompt, 7]), prompt)
+    assert passes < len(prompt) / 3
+    assert accepted > 0.9 * guessed
+
+
+def test_it_stops_where_repetitions_mislead_and_starts_again() -> None:
+    """Pairs recur, but what follows them does not: soon nothing is guessed any more, at no cost."""
+    fresh = iter(range(1000, 10_000))
+    misleading = [token for _ in range(200) for token in (1, 2, next(fresh))]
+    speculator, sequence = Speculator(Costs(2.0)), sequence_of([1, 2])
+    _, early, _ = drawn(speculator, sequence, misleading[:60])
+    _, late, _ = drawn(speculator, sequence, misleading[60:])
+    assert early < 20
+    assert late == 0
+    passes, _, accepted = drawn(speculator, sequence, misleading[300:500])
+    assert accepted > 100
+    assert passes < 100
+
+
+def test_a_long_prompt_is_read_over_several_steps() -> None:
+    sequences = [sequence_of([*range(5000), *range(4960, 5000)], number) for number in (1, 2)]
+    speculator = Speculator(Costs(1e6))
+    steps = 1
+    while len(speculator.propose(sequences, 100, 100)) < 2:
+        steps += 1
+    assert steps == -(-2 * 5040 // INDEXED_PER_STEP)
+
+
+def test_what_has_ended_is_forgotten() -> None:
+    speculator = Speculator(Costs(1e6))
+    sequence = sequence_of([1, 2, 3, 1, 2, 3])
+    speculator.propose([sequence], 9, 9)
+    assert len(speculator._known) == 1
+    del sequence
+    assert len(speculator._known) == 0
+    assert set(FIRST_CHANCE) == set(ORDERS)
+
+
+# ------------------------------------------------------------ through a real engine
+
+
+@pytest.fixture(scope="module")
+def engines(stories: Path) -> Iterator[tuple[EngineProcess, EngineProcess]]:
+    """Without and with guesses, otherwise alike, and as exact as llama.cpp can be."""
+    exact: dict[str, Any] = {"flash_attention": False, "kv_type": "f32", "threads": 1}
+    with (
+        EngineProcess(stories, speculation=False, **exact) as plain,
+        EngineProcess(stories, speculation=True, **exact) as guessing,
+    ):
+        yield plain, guessing
+
+
+def same(engines: tuple[EngineProcess, EngineProcess], prompt: str, **fields: Any) -> Answer:
+    """The answer of the guessing engine, after checking that it is the other's."""
+    expected, answer = (engine.generate(prompt, **fields) for engine in engines)
+    assert answer.tokens == expected.tokens
+    assert answer.text == expected.text
+    for one, other in zip(answer.logprobs, expected.logprobs, strict=True):
+        assert (one.token_id, one.piece) == (other.token_id, other.piece)
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+    ours, theirs = answer.done, expected.done
+    assert (ours.reason, ours.completion_tokens) == (theirs.reason, theirs.completion_tokens)
+    assert ours.stop_string == theirs.stop_string
+    assert (theirs.timings.drafted_tokens, theirs.timings.accepted_tokens) == (0, 0)
+    return answer
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM, Sampling(seed=3, top_p=0.9, repeat_penalty=1.1)])
+def test_the_same_tokens(engines: tuple[EngineProcess, EngineProcess], sampling: Sampling) -> None:
+    answer = same(engines, STORY, max_tokens=250, sampling=sampling, logprobs=2, ignore_eos=True)
+    timings = answer.done.timings
+    assert 0 < timings.accepted_tokens <= timings.drafted_tokens
+    assert answer.deltas <= answer.done.completion_tokens - timings.accepted_tokens
+
+
+# Loops for ever: whatever follows is guessed from what was.
+LOOP = Sampling(temperature=0.0, logit_bias={400: 1000.0})
+
+
+def test_max_tokens_is_kept_inside_a_run_of_guesses(engines: tuple[EngineProcess, EngineProcess]) -> None:
+    accepted = 0
+    for most in range(20, 40):
+        answer = same(engines, START, max_tokens=most, sampling=LOOP)
+        assert answer.done.completion_tokens == most
+        accepted += answer.done.timings.accepted_tokens
+    assert accepted > 20
+
+
+def test_a_stop_string_inside_a_run_of_guesses(engines: tuple[EngineProcess, EngineProcess]) -> None:
+    whole = same(engines, STORY, max_tokens=300, sampling=GREEDY, ignore_eos=True)
+    assert whole.done.timings.accepted_tokens > 0
+    for begin in range(len(whole.text) - 60, len(whole.text) - 6, 6):
+        stop = whole.text[begin : begin + 5]
+        answer = same(
+            engines, STORY, max_tokens=300, sampling=GREEDY, ignore_eos=True, stop=(stop,), logprobs=0
+        )
+        assert answer.text == whole.text[: whole.text.index(stop)]
+
+
+def test_several_at_once_and_one_that_leaves(engines: tuple[EngineProcess, EngineProcess]) -> None:
+    _, guessing = engines
+    alone = [guessing.generate(STORY, max_tokens=90, sampling=s, ignore_eos=True) for s in (GREEDY, WARM)]
+    leaving = guessing.start(STORY, sampling=LOOP)
+    numbers = [guessing.start(STORY, max_tokens=90, sampling=s, ignore_eos=True) for s in (GREEDY, WARM)]
+    while guessing.answers[leaving].deltas < 4:
+        guessing.receive()
+    guessing.send(Cancel(id=leaving))
+    assert [answer.tokens for answer in guessing.wait(numbers)] == [answer.tokens for answer in alone]
+    status = guessing.status
+    assert status.running == 0
+    assert 0 < status.kv_used_tokens <= status.prefix.tokens, "some are shared"
+
+
+def test_what_was_guessed_wrongly_is_not_cached(engines: tuple[EngineProcess, EngineProcess]) -> None:
+    """A continued answer reuses what it should, and goes on as if nothing had been guessed."""
+    answer = same(engines, STORY, max_tokens=150, sampling=GREEDY, ignore_eos=True)
+    more = same(engines, STORY + answer.text, max_tokens=60, sampling=GREEDY, ignore_eos=True)
+    assert more.done.cached_tokens > 100
