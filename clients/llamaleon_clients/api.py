@@ -80,6 +80,12 @@ class Client:
         """Every version of it; also of one that no longer fits its base."""
         self._send("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
 
+    def pin(self, name: str) -> Json:
+        return self._json("POST", f"/llamaleon/adapters/{_segment(name)}/pin")
+
+    def unpin(self, name: str) -> Json:
+        return self._json("POST", f"/llamaleon/adapters/{_segment(name)}/unpin")
+
     # ------------------------------------------------------------ fine-tuning
 
     def upload(self, path: Path) -> Json:

@@ -41,11 +41,14 @@ def table(*columns: str) -> Table:
     return made
 
 
-def print_table(made: Table) -> None:
-    """Folded to the terminal's width; in a pipe every row stays one line."""
+def wide_console() -> Console:
+    """For tables: folded to the terminal's width; in a pipe every row stays one line."""
     terminal = Console(highlight=False)
-    wide = terminal if terminal.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
-    wide.print(made)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def print_table(made: Table) -> None:
+    wide_console().print(made)
 
 
 def human_bytes(count: float | None) -> str:

@@ -27,6 +27,7 @@ class Outcome:
     """Values of each contestant by round, and what the CPU was spent on beside the server asked."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
+    cpu_s_per_token: dict[str, list[float]] = field(default_factory=dict)  # of the server asked
     client_share: float = 0.0  # of one core, the most of any burst
     idle_share: float = 0.0  # of the servers that had nothing to do, together
 
@@ -49,6 +50,8 @@ class Outcome:
             "rounds": float(len(ratios)),
             f"{above}_{unit}": a,
             f"{below}_{unit}": b,
+            f"{above}_cpu_s_per_token": statistics.median(self.cpu_s_per_token[above]),
+            f"{below}_cpu_s_per_token": statistics.median(self.cpu_s_per_token[below]),
             "client_share_of_a_core": self.client_share,
             "idle_servers_share_of_a_core": self.idle_share,
         }
@@ -83,7 +86,8 @@ def compete(
     all_servers: Sequence[Server],
 ) -> Outcome:
     """Raises: AssertionError if an answer is not as long as was asked: its speed would mislead."""
-    outcome = Outcome({one.name: [] for one in contestants})
+    names = [one.name for one in contestants]
+    outcome = Outcome({name: [] for name in names}, {name: [] for name in names})
     for number in range(rounds):
         turn = number % len(contestants)
         for one in (*contestants[turn:], *contestants[:turn]):
@@ -91,10 +95,13 @@ def compete(
                 continue
             idle = [server for server in all_servers if server is not one.server]
             before = sum(server.cpu_s() for server in idle)
+            own = one.server.cpu_s()
             got = burst(one.server.client, one.bodies, one.streams)
+            own = one.server.cpu_s() - own
             short = [heard.tokens for heard in got.heard if heard.tokens != heard.asked]
             assert not short, f"{one.name} answered with {short} tokens, not as many as asked for"
             outcome.values[one.name].append(value(got))
+            outcome.cpu_s_per_token[one.name].append(own / got.tokens)
             outcome.client_share = max(outcome.client_share, got.client_cpu_s / got.seconds)
             spent = sum(server.cpu_s() for server in idle) - before
             outcome.idle_share = max(outcome.idle_share, spent / got.seconds)

@@ -1,4 +1,4 @@
-"""`add`, `ls`, `ps`, `show`, `rm`: what is served."""
+"""`add`, `ls`, `ps`, `pin`, `unpin`, `show`, `rm`: what is served."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def register(app: typer.Typer) -> None:
     app.command(help=ADD_HELP)(add)
     app.command()(ls)
     app.command()(ps)
+    app.command()(pin)
+    app.command()(unpin)
     app.command()(show)
     app.command(help=RM_HELP)(rm)
 
@@ -99,14 +101,14 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def ps(as_json: AsJson = False, url: Url = None) -> None:
-    """Show the base models in memory and what they are doing."""
+    """Show the base models in memory, what they are doing, and which adapters are ready in them."""
     from llamaleon_clients import console
     from llamaleon_clients.session import connect_if_running
 
     client = connect_if_running(url)
     if client is None:
         if as_json:
-            console.print_json({"models": []})
+            console.print_json({"object": "list", "data": []})
         else:
             console.out().print("No server is running.")
         return
@@ -115,32 +117,33 @@ def ps(as_json: AsJson = False, url: Url = None) -> None:
     if as_json:
         console.print_json(answer)
         return
-    made = console.table(
-        "MODEL", "STATE", "MEMORY>", "DEVICE", "CONTEXT>", "RUNNING>", "ADAPTERS>", "UNLOADS"
-    )
-    for resident in answer["data"]:
-        made.add_row(*_resident_row(resident))
-    console.print_table(made)
+    from llamaleon_clients.residents import print_residents
+
+    print_residents(answer["data"])
 
 
-def _resident_row(resident: dict[str, Any]) -> tuple[str, ...]:
-    from llamaleon_clients.console import human_bytes, human_seconds
+PinName = Annotated[
+    str, typer.Argument(metavar="NAME", help="An adapter: BASE+ADAPTER, ADAPTER, or one version with @3.")
+]
 
-    ready = resident.get("ready") or {}
-    state = resident["state"]
-    if state == "loading":
-        state = f"loading {resident['progress']:.0%}"
-    expires = resident.get("expires")
-    return (
-        resident["name"],
-        state,
-        human_bytes(resident.get("resident_bytes")),
-        str(ready.get("device", "-")),
-        str(ready.get("context_tokens", "-")),
-        str(resident["running"]),
-        str(len(resident.get("adapters", ()))),
-        "-" if expires is None else f"in {human_seconds(max(0.0, expires - time.time()))}",
-    )
+
+def pin(name: PinName, url: Url = None) -> None:
+    """Keep an adapter ready in its model's adapter bank, whatever else is asked for."""
+    from llamaleon_clients import console
+    from llamaleon_clients.session import connect
+
+    with connect(url) as client:
+        console.out().print(f"Pinned {client.pin(name)['id']}.", markup=False)
+
+
+def unpin(name: PinName, url: Url = None) -> None:
+    """Let an adapter leave the bank again when others are asked for more."""
+    from llamaleon_clients import console
+    from llamaleon_clients.session import connect
+
+    with connect(url) as client:
+        client.unpin(name)
+        console.out().print(f"Unpinned {name}.", markup=False)
 
 
 def show(
@@ -173,7 +176,8 @@ def _in_short(details: dict[str, Any]) -> dict[str, Any]:
     if "target_tensors" in manifest:
         manifest["target_tensors"] = len(manifest["target_tensors"])
     for version in details.get("versions") or ():
-        facts = (version.get(key) for key in ("state", "reason", "fine_tuned_model", "path"))
+        facts = [version.get(key) for key in ("state", "reason", "fine_tuned_model", "path")]
+        facts.insert(1, "pinned" if version.get("pinned") else None)
         short[f"version {version['version']}"] = "  ".join(str(fact) for fact in facts if fact)
     return {**short, **manifest}
 

@@ -102,6 +102,9 @@ def serve(
     idle_unload: Annotated[
         float | None, typer.Option(help="Seconds until an idle model leaves memory; 0: never. [default: 600]")
     ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug (a line for every answer), info, warning. [default: info]")
+    ] = None,
 ) -> None:
     arguments = ["--host", host, "--port", str(port)]
     single = {
@@ -119,6 +122,7 @@ def serve(
         "--kv-type": kv_type,
         "--queue-limit": queue_limit,
         "--idle-unload": idle_unload,
+        "--log-level": log_level,
     }
     for option, value in single.items():
         if value is not None:

@@ -120,6 +120,26 @@ class Context:
             native.llama_memory_seq_pos_max(self._memory, sequence),
         )
 
+    def state_bytes(self, sequence: int) -> int:
+        """Size of what `save` returns."""
+        return int(native.llama_state_seq_get_size(self.handle, sequence))
+
+    def save(self, sequence: int) -> NDArray[np.uint8]:
+        """A copy of what the cache holds for a sequence, (state_bytes,)."""
+        state = np.empty(self.state_bytes(sequence), np.uint8)
+        size = native.llama_state_seq_get_data(self.handle, _bytes(state), len(state), sequence)
+        return state[:size]
+
+    def restore(self, sequence: int, state: NDArray[np.uint8]) -> bool:
+        """Fill a sequence with what `save` gave for any. False, and it is empty, if there is no room."""
+        return bool(
+            native.llama_state_seq_set_data(self.handle, _bytes(state), len(state), sequence) == len(state)
+        )
+
+
+def _bytes(array: NDArray[np.uint8]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
 
 def exact_context(model: Model, tokens: int, rows: int, threads: int, mixer: Mixer | None) -> Context:
     """A context for one sequence that rounds as little as llama.cpp can: no flash attention, 32-bit cache.

@@ -56,7 +56,7 @@ class DeviceMultiplier:
         plan[hook.IS_HOST] = _function_address("ggml_backend_buffer_is_host") if checks_host else 0
 
     def arrange(self, kind: int, by_output: int, weights: NDArray[np.float32]) -> None:
-        """Multiply a bank's products, with a row a token or (1) a row an output, by `weights` (rows, ranks)."""
+        """Multiply a bank's products, those by token (0) or by output (1), by `weights` (rows, ranks)."""
         place = kind, by_output
         shape, made = self._made.get(place, ((), None))
         if made is None or shape != weights.shape:

@@ -209,7 +209,8 @@ class AdapterBank:
                 return
             if not self._enter(hot, known):
                 return
-        hot.copy(known.key, deadline)
+        if hot.copy(known.key, deadline):
+            self._trim()
 
     def _enter(self, hot: HotAdapters, known: Known) -> bool:
         assert known.weights is not None, "only warm adapters enter"
@@ -234,8 +235,10 @@ class AdapterBank:
         return {key for key, known in self._known.items() if known.pinned}
 
     def _trim(self) -> None:
-        hot = set(self._hot.entries) if self._hot is not None else set()
-        self._warm.trim(list(self._known.values()), hot | set(self._users))
+        """Keep RAM within its limit: those in the bank are kept longest, those on their way in always."""
+        hot = self._hot.entries if self._hot is not None else {}
+        on_their_way = {key for key in self._users if key not in hot}
+        self._warm.trim(list(self._known.values()), last=set(hot), never=on_their_way)
 
     # ------------------------------------------------------------ a pass
 
@@ -293,7 +296,7 @@ class AdapterBank:
         return place
 
     def _native_of(self, key: str) -> Adapter:
-        """llama.cpp's own copy; the bank may have the adapter too, if it is blended with one that it has not."""
+        """llama.cpp's own copy; the bank may have it too, if it is blended with one that it has not."""
         if key not in self._native:
             self._native[key] = self._loader.load(self._known[key].file.path)
         return self._native[key]

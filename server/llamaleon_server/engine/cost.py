@@ -7,6 +7,8 @@ two CPU cores with a 0.5 B model: 10 ms, 2.85 ms and 1.4 ms, within a few percen
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,10 @@ FORGETTING = 0.95  # a pass twenty passes ago counts a third of the latest
 IGNORED_PASSES = 1  # the first allocates buffers and pages the weights in
 LEAST_PASSES = 4
 OUTLIER = 3.0  # a pass counts as at most this many times longer (or shorter) than predicted, unless repeated
+DRIFT = (
+    0.25  # passes that are on average this much longer or shorter (as a logarithm) tell of a new machine...
+)
+DRIFT_GAIN = 0.2  # ...the average being over about five
 ANCHOR = 0.02  # how firmly a coefficient stays where it was while nothing new is seen of it
 UNIT_TOKENS = 64.0  # tokens and outputs are counted in this, so that the three coefficients are of one order
 
@@ -22,12 +28,14 @@ class StepCost:
     """Recursive least squares of relative errors, with forgetting and without negative coefficients.
 
     Old passes fade, but only in favour of new ones: `ANCHOR` pulls every coefficient towards its last value,
-    so a thousand passes of one shape do not make it forget what other shapes cost.
+    so a thousand passes of one shape do not make it forget what other shapes cost. And where all passes become
+    slower, because the machine has other work, all that was learned is scaled.
     """
 
     def __init__(self) -> None:
         self._seen = 0
         self._odd = 0  # passes in a row that took far longer (positive) or shorter (negative) than predicted
+        self._drift = 0.0  # mean logarithm of measured over predicted
         self._information = np.eye(3) * 1e-6
         self._evidence = np.zeros(3)
         self._fixed = self._per_token = self._per_output = 0.0
@@ -39,7 +47,10 @@ class StepCost:
         if self._seen <= IGNORED_PASSES or seconds <= 0.0:
             return
         self.largest_tokens = max(self.largest_tokens, tokens)
-        seconds = self._believable(tokens, outputs, seconds)
+        expected = self.predict(tokens, outputs)
+        if expected:
+            seconds = self._believable(seconds, expected)
+            self._follow(seconds / expected)
         row = np.array([1.0, tokens / UNIT_TOKENS, outputs / UNIT_TOKENS]) / seconds
         anchor = ANCHOR * (1.0 - FORGETTING) / seconds**2
         last = np.array([self._fixed, self._per_token * UNIT_TOKENS, self._per_output * UNIT_TOKENS])
@@ -57,16 +68,27 @@ class StepCost:
             return None
         return self._fixed + self._per_token * tokens + self._per_output * outputs
 
-    def _believable(self, tokens: int, outputs: int, seconds: float) -> float:
+    def _believable(self, seconds: float, expected: float) -> float:
         """A single outlier is cut to size; the second in a row is a change, and believed."""
-        expected = self.predict(tokens, outputs)
-        if not expected or expected / OUTLIER <= seconds <= expected * OUTLIER:
+        if expected / OUTLIER <= seconds <= expected * OUTLIER:
             self._odd = 0
             return seconds
         direction = 1 if seconds > expected else -1
         repeated = self._odd * direction > 0
         self._odd = direction
         return seconds if repeated else min(max(seconds, expected / OUTLIER), expected * OUTLIER)
+
+    def _follow(self, ratio: float) -> None:
+        """Scale everything if passes take `ratio` times what was predicted, again and again."""
+        self._drift += DRIFT_GAIN * (math.log(ratio) - self._drift)
+        if abs(self._drift) < DRIFT:
+            return
+        factor = math.exp(self._drift)
+        self._drift = 0.0
+        self._information /= factor**2
+        self._evidence /= factor
+        self._fixed, self._per_token = factor * self._fixed, factor * self._per_token
+        self._per_output *= factor
 
 
 def _solve(information: NDArray[np.float64], evidence: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -53,8 +53,14 @@ class Engine:
         self._bank = AdapterBank(model, context, options, self._post, loaded.mixing_off)
         spare = loaded.sequences - loaded.running_sequences
         self._kv = KvCache(context, context.kv_tokens, loaded.sequences, model.window_tokens)
+        self._cost = StepCost()
         self._prefixes = PrefixCache(
-            self._kv, limit=spare, max_tokens=loaded.context_tokens, whole_only=model.keeps_state
+            self._kv,
+            limit=spare,
+            max_tokens=loaded.context_tokens,
+            whole_only=model.keeps_state,
+            ram_bytes=options.prefix_ram_bytes,
+            cost=self._cost,
         )
         limits = Limits(
             context_tokens=loaded.context_tokens,
@@ -64,7 +70,6 @@ class Engine:
             output_rows=loaded.output_rows,
             step_target_s=options.step_target_s,
         )
-        self._cost = StepCost()
         # The state of recurrent layers cannot go back to before a wrong guess.
         guesses = options.speculation and not model.keeps_state
         speculator = Speculator(self._cost) if guesses else None

@@ -137,7 +137,7 @@ class KvCache:
 
     def __init__(self, memory: SequenceMemory, total: int, sequences: int, window: int = 0) -> None:
         self._memory = memory
-        self._window = window
+        self.window = window  # positions that a sliding-window model keeps; 0: all
         self._ledger = CellLedger(total)
         self._numbers = list(range(sequences))
 
@@ -225,4 +225,4 @@ class KvCache:
     def _has(self, sequence: int, count: int) -> bool:
         """Whether the memory holds just these tokens, or all of them that its window needs."""
         first, last = self._memory.positions(sequence)
-        return last == count - 1 and first <= max(0, count - self._window)
+        return last == count - 1 and first <= max(0, count - self.window)

@@ -1,27 +1,24 @@
-"""Who runs next: the queue, admission, the make-up of each step, and what gives way when cells run short.
+"""Who runs next: the life of a sequence from the queue to its end, and what gives way when cells run short.
 
-Policy only: it never touches a tensor. A step's batch is a tuple of spans, decoding sequences first, then
-prompts in chunks up to the token budget.
+Policy only: it never touches a tensor. `admission` says who starts, `composition` what a pass computes,
+`fairness` whose turn it is.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Sequence as ListOf
 from typing import Protocol
 
+from llamaleon_server.engine.admission import Admission, Queue
 from llamaleon_server.engine.composition import Composer, Limits, Span, Speculator
 from llamaleon_server.engine.cost import StepCost
+from llamaleon_server.engine.fairness import FairShare
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.prefix import PrefixCache
 from llamaleon_server.engine.protocol import FailedCode, Generate
 from llamaleon_server.engine.sequence import Sequence, State
 
 __all__ = ["Limits", "Policy", "Rejected", "Scheduler", "Span", "Speculator"]
-
-# Cells set aside for a request that names no `max_tokens`; more are found, by eviction, as it grows.
-OPEN_ENDED_TOKENS = 512
 
 
 class Rejected(Exception):
@@ -57,8 +54,11 @@ class Scheduler:
         self._limits = limits
         self._policy = policy
         self._composer = Composer(limits, cost or StepCost(), speculator)
-        self._waiting: deque[Sequence] = deque()
+        self.fair = FairShare()
+        self._admission = Admission(kv, prefixes, self.fair, limits.running)
+        self._waiting = Queue()
         self._running: list[Sequence] = []
+        self._by_id: dict[int, Sequence] = {}
 
     @property
     def waiting(self) -> int:
@@ -76,7 +76,7 @@ class Scheduler:
         return [*self._running, *self._waiting]
 
     def find(self, request: int) -> Sequence | None:
-        return next((sequence for sequence in self.sequences() if sequence.id == request), None)
+        return self._by_id.get(request)
 
     # ------------------------------------------------------------ in
 
@@ -99,14 +99,18 @@ class Scheduler:
                 "queue_full", f"{len(self._waiting)} requests are waiting already. Try again later."
             )
         sequence = Sequence(request, prompt, longest)
-        self._waiting.append(sequence)
+        self._by_id[sequence.id] = sequence
+        self.fair.enter(sequence)
+        self._waiting.add(sequence)
         return sequence
 
     # ------------------------------------------------------------ step
 
     def schedule(self) -> tuple[Span, ...]:
         """Admit what fits and choose the next step's spans; empty if nothing can run."""
-        self._admit()
+        streams_wait = any(sequence.is_decoding for sequence in self._running)
+        self._prefixes.store.begin_step(streams_wait=streams_wait)
+        self._admission.admit(self._waiting, self._running)
         spans = self._compose()
         while sum(span.count for span in spans) > self._kv.free:
             if self._prefixes.evict():
@@ -114,6 +118,8 @@ class Scheduler:
             if not self._put_back_youngest():
                 break
             spans = self._compose()
+        for span in spans:
+            self.fair.charge(span)
         return spans
 
     def _compose(self) -> tuple[Span, ...]:
@@ -121,47 +127,7 @@ class Scheduler:
         prompts: list[Sequence] = []
         for sequence in self._policy.choose(self._running):
             (decoding if sequence.is_decoding else prompts).append(sequence)
-        return self._composer.compose(decoding, prompts, self._kv.free)
-
-    def _admit(self) -> None:
-        """Move requests from the queue into the running set, first come first served."""
-        while self._waiting and len(self._running) < self._limits.running:
-            sequence = self._waiting[0]
-            match = self._prefixes.best(sequence, self._running)
-            donor, shared = match or (None, 0)
-            if not self._fits(sequence, shared, donor):
-                return
-            self._waiting.popleft()
-            self._start(sequence, donor, shared)
-
-    def _fits(self, sequence: Sequence, shared: int, donor: int | None) -> bool:
-        """Whether all running sequences and this one can end; cached prefixes give way first."""
-        promised = sum(self._growth(other) - other.computed for other in self._running)
-        while self._kv.free < promised + self._growth(sequence) - shared:
-            if not self._prefixes.evict(sparing=donor):
-                # Where nothing runs, waiting would not help: the donor gives way too, once shared.
-                return not self._running
-        return True
-
-    def _growth(self, sequence: Sequence) -> int:
-        """Cells that a sequence will hold, as far as it can be foreseen."""
-        if sequence.request.max_tokens is None:
-            most = min(sequence.prompt_tokens + sequence.max_new, len(sequence.tokens) + OPEN_ENDED_TOKENS)
-        else:
-            most = sequence.prompt_tokens + sequence.max_new
-        return max(most, len(sequence.tokens))
-
-    def _start(self, sequence: Sequence, donor: int | None, shared: int) -> None:
-        sequence.slot = self._kv.open()
-        if donor is not None and self._kv.share(donor, sequence.slot, shared):
-            sequence.computed = shared
-        while self._kv.free < self._growth(sequence) - sequence.computed and self._prefixes.evict():
-            pass
-        if sequence.cached_tokens is None:
-            sequence.cached_tokens = sequence.computed
-            sequence.admitted = time.monotonic()
-        sequence.state = State.RUNNING
-        self._running.append(sequence)
+        return self._composer.compose(decoding, self.fair.in_turn(prompts), self._kv.free)
 
     # ------------------------------------------------------------ out
 
@@ -173,14 +139,17 @@ class Scheduler:
         return self._prefixes.evict() or self._put_back_youngest()
 
     def _put_back_youngest(self) -> bool:
-        """Return a running sequence to the queue's head: it keeps its tokens, not its cells."""
+        """Return a running sequence to the queue, by its arrival: it keeps its tokens, not its cells.
+
+        The youngest is the one that started last; the one that started first is never put back, and ends.
+        """
         if len(self._running) < 2:
             return False
         youngest = self._running.pop()
         assert youngest.slot is not None, "a running sequence has a number"
         self._kv.close(youngest.slot)
         youngest.put_back()
-        self._waiting.appendleft(youngest)
+        self._waiting.add(youngest)
         return True
 
     def remove(self, sequence: Sequence, *, keep_cells: bool = True) -> None:
@@ -192,4 +161,7 @@ class Scheduler:
             self._prefixes.keep(sequence)
         elif sequence.state is State.WAITING:
             self._waiting.remove(sequence)
+        if sequence.state is not State.FINISHED:
+            del self._by_id[sequence.id]
+            self.fair.leave(sequence)
         sequence.end()

@@ -7,9 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
+import numpy as np
+
 from llamaleon_server.engine.protocol import AdapterUse, Finish, Generate, Timings, TokenLogprob
 from llamaleon_server.engine.sampler import Sampler
 from llamaleon_server.engine.text import TextCutter
+from llamaleon_server.engine.tokens import Tokens
 
 AdapterSet = tuple[AdapterUse, ...]
 
@@ -41,6 +44,11 @@ class Sequence:
         self.max_new = room if request.max_tokens is None else min(request.max_tokens, room)
         self.slot: int | None = None
         self.computed = 0
+        self._array = np.array(prompt, np.int32)  # `tokens` again, with room for more...
+        self._in_array = len(prompt)  # ...up to here
+        # Another sequence that is computing what this one begins with, and how far it must get.
+        self.awaits: tuple[Sequence, int] | None = None
+        self.overtaken = 0  # by later requests of other adapters
         self.cached_tokens: int | None = None  # of the first admission; None before it
         self.sampler: Sampler | None = None
         self.output = Output(request.stop)
@@ -66,6 +74,26 @@ class Sequence:
         """Tokens still to be computed before the next one can be drawn."""
         return len(self.tokens) - self.computed
 
+    def array(self) -> Tokens:
+        """`tokens` as a view, (n,), valid until the next call. Only what is new is converted."""
+        count = len(self.tokens)
+        if count > len(self._array):
+            longer = np.empty(count + count // 2 + 64, np.int32)
+            longer[: self._in_array] = self._array[: self._in_array]
+            self._array = longer
+        if count > self._in_array:
+            self._array[self._in_array : count] = self.tokens[self._in_array :]
+            self._in_array = count
+        return self._array[:count]
+
+    @property
+    def awaited(self) -> bool:
+        """Whether what it begins with is still being computed by another."""
+        if self.awaits is None:
+            return False
+        other, length = self.awaits
+        return other.state is State.RUNNING and other.computed < length
+
     @property
     def is_decoding(self) -> bool:
         return self.remaining == 1 and self.generated > 0
@@ -76,6 +104,13 @@ class Sequence:
         if not self.request.cache_prompt or self.request.prompt_logprobs is not None:
             return 0
         return len(self.tokens) - 1
+
+    def begin(self) -> None:
+        """It has a number, and `computed` tokens in the cache."""
+        self.state, self.awaits = State.RUNNING, None
+        if self.cached_tokens is None:
+            self.cached_tokens = self.computed
+            self.admitted = time.monotonic()
 
     def finish(self, reason: str) -> Finish:
         now = time.monotonic()
@@ -101,6 +136,7 @@ class Sequence:
     def put_back(self) -> None:
         """Its cells are gone; what was generated stays."""
         self.slot, self.computed, self.state = None, 0, State.WAITING
+        self.awaits, self.overtaken = None, 0
         if not self.prompt_logprobs_sent:
             self.prompt_logprobs.clear()
 

@@ -77,10 +77,11 @@ class WarmAdapters:
         if known.weights is None:
             known.weights = read_weights(known.file)
 
-    def trim(self, all_known: list[Known], in_use: set[str]) -> None:
-        """Make the least recently used cold, those in the bank last, until the limit is kept."""
+    def trim(self, all_known: list[Known], *, last: set[str], never: set[str]) -> None:
+        """Make the least recently used cold, those of `last` at the end, until the limit is kept."""
         held = sum(known.weights.bytes for known in all_known if known.weights)
-        order = sorted(all_known, key=lambda known: (known.key in in_use, known.last_used))
+        candidates = [known for known in all_known if known.key not in never]
+        order = sorted(candidates, key=lambda known: (known.key in last, known.last_used))
         for known in order:
             if held <= self._limit:
                 return

@@ -44,6 +44,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[str, str, Any]] = []
+        self.residents: list[Json] = []  # in memory, as `ps` lists them
         self.models: dict[str, Json] = {
             "nano": {"id": "nano", "object": "model", "created": int(time.time()), "owned_by": "local"},
         }
@@ -76,6 +77,8 @@ class FakeServer:
             Route("/llamaleon/bases/{name:path}", self.remove_base, methods=["DELETE"]),
             Route("/llamaleon/models/{name:path}", self.show),
             Route("/llamaleon/ps", self.ps),
+            Route("/llamaleon/adapters/{name:path}/pin", self.pin, methods=["POST"]),
+            Route("/llamaleon/adapters/{name:path}/unpin", self.unpin, methods=["POST"]),
         ]
 
     async def health(self, request: Request) -> Response:
@@ -215,7 +218,19 @@ class FakeServer:
         )
 
     async def ps(self, request: Request) -> Response:
-        return JSONResponse({"models": []})
+        return JSONResponse({"object": "list", "data": self.residents})
+
+    async def pin(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self.requests.append(("POST", "pin", name))
+        return JSONResponse({"id": name, "object": "adapter", "pinned": True})
+
+    async def unpin(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name == "nada":
+            return error(404, "`nada` is not pinned.", param="model", code="not_found")
+        self.requests.append(("POST", "unpin", name))
+        return JSONResponse({"id": name, "object": "adapter", "pinned": False})
 
 
 @contextmanager

@@ -14,7 +14,22 @@ HELP = "from llamaleon_clients.cli import main; import sys; sys.argv = ['llamale
 def test_help_names_every_command(llamaleon: Llamaleon) -> None:
     shown = llamaleon("--help").output
 
-    commands = ["demo", "train", "jobs", "chat", "serve", "stop", "add", "ls", "ps", "show", "rm", "convert"]
+    commands = [
+        "demo",
+        "train",
+        "jobs",
+        "chat",
+        "serve",
+        "stop",
+        "add",
+        "ls",
+        "ps",
+        "pin",
+        "unpin",
+        "show",
+        "rm",
+        "convert",
+    ]
     assert [name for name in commands if f"\n  {name} " not in shown] == []
 
 

@@ -127,9 +127,10 @@ def test_serve_becomes_the_server(llamaleon: Llamaleon, monkeypatch: pytest.Monk
     called: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, arguments: called.append(arguments))
     options = (
-        "--port 0 --home /h --gpu-layers 0 --context 4096 --parallel 4 --batch-tokens 256 --threads 2 "
-        "--kv-type q8_0 --queue-limit 9 --idle-unload 30.0 --no-flash-attention "
-        "--model a.gguf --model b --watch /w"
+        "--port 0 --home /h --gpu-layers 0 --context 4096 --parallel 4 --kv-tokens 9000 --batch-tokens 256 "
+        "--step-target 0.1 --bank-ranks 64 --adapter-ram 2GiB --prefix-ram 0 --threads 2 "
+        "--kv-type q8_0 --queue-limit 9 --idle-unload 30.0 --log-level debug --no-flash-attention "
+        "--no-speculation --mixing --model a.gguf --model b --watch /w"
     )
 
     result = llamaleon("serve", *options.split())

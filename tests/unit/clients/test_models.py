@@ -111,5 +111,5 @@ def test_show_for_scripts_is_complete(llamaleon: Llamaleon, server: FakeServer) 
 
 def test_ps_without_a_server_starts_none(llamaleon: Llamaleon, home: Path) -> None:
     assert llamaleon("ps").stdout == "No server is running.\n"
-    assert json.loads(llamaleon("ps", "--json").stdout) == {"models": []}
+    assert json.loads(llamaleon("ps", "--json").stdout) == {"object": "list", "data": []}
     assert not home.exists()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -20,8 +22,9 @@ from tests.unit.server.registry.small import write_base
 
 from llamaleon_server.__main__ import is_loopback, parser, settings_of, url_of
 from llamaleon_server.app import create_app
+from llamaleon_server.engine.protocol import EngineOptions
 from llamaleon_server.errors import BadRequest, NotFound
-from llamaleon_server.settings import EngineSettings, Settings
+from llamaleon_server.settings import ENGINE_LIMITS, EngineSettings, Settings, bytes_of
 from llamaleon_server.testing import FakeEngines
 
 
@@ -64,7 +67,11 @@ def test_options_become_settings() -> None:
         "--port 0 --model a.gguf --model b --watch x --gpu-layers 3 --context 512 --parallel 2 --threads 1"
     )
     more = "--batch-tokens 64 --no-flash-attention --kv-type q8_0 --queue-limit 9 --idle-unload 0 --home /h"
-    settings = settings_of(parser().parse_args(f"{options} {more}".split()))
+    mixed = (
+        "--kv-tokens 9000 --step-target 0.1 --no-speculation --no-mixing --bank-ranks 64 "
+        "--adapter-ram 2GiB --prefix-ram 0"
+    )
+    settings = settings_of(parser().parse_args(f"{options} {more} {mixed}".split()))
     assert settings == Settings(
         home=Path("/h"),
         port=0,
@@ -76,6 +83,13 @@ def test_options_become_settings() -> None:
             context_tokens=512,
             parallel_sequences=2,
             batch_tokens=64,
+            kv_tokens=9000,
+            step_target_s=0.1,
+            speculation=False,
+            mixing=False,
+            bank_ranks=64,
+            adapter_ram_bytes=2 << 30,
+            prefix_ram_bytes=0,
             threads=1,
             flash_attention=False,
             kv_type="q8_0",
@@ -83,6 +97,53 @@ def test_options_become_settings() -> None:
         ),
     )
     assert settings_of(parser().parse_args(["--home", "/h"])) == Settings(home=Path("/h"))
+
+
+def test_engine_settings_are_what_the_engine_takes() -> None:
+    options, settings = EngineOptions(model_path="/x.gguf"), EngineSettings()
+    assert set(EngineOptions.__struct_fields__) == {"model_path", *EngineSettings.__struct_fields__}
+    for field in EngineSettings.__struct_fields__:
+        assert getattr(settings, field) == getattr(options, field), field
+
+
+@pytest.mark.parametrize("field", [*ENGINE_LIMITS, "step_target_s"])
+def test_a_setting_that_cannot_be_is_named(field: str) -> None:
+    least: Any = ENGINE_LIMITS.get(field, (0.001, None))[0]
+    given: dict[str, Any] = {field: least}
+    EngineSettings(**given)
+    given[field] -= 1
+    with pytest.raises(ValueError, match=f"^{field} must be "):
+        EngineSettings(**given)
+
+
+def test_limits_above_are_named_too() -> None:
+    with pytest.raises(ValueError, match="parallel_sequences must be between 1 and 128, not 129"):
+        EngineSettings(parallel_sequences=129)
+    for endless in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="step_target_s must be more than 0"):
+            EngineSettings(step_target_s=endless)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("17", 17),
+        ("4GiB", 4 << 30),
+        ("4g", 4 * 10**9),
+        ("1.5 MB", 1_500_000),
+        ("2KiB", 2048),
+        ("9B", 9),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "GiB", "4q", "4iB", "1e9", "four"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        bytes_of(text)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +201,11 @@ def test_mistakes_at_the_start_are_one_line(tmp_path: Path) -> None:
         assert locked.returncode == 1
         assert "Another llamaleon server" in locked.stderr
         assert (server.home / "server.json").exists()  # still the first one's
+    wrong = run("--home", str(tmp_path / "home"), "--step-target", "0")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "llamaleon: step_target_s must be more than 0 seconds, not 0\n",
+    )
     unknown = run("--home", str(tmp_path / "home"), "--port", "0", "--model", "quen")
     assert unknown.returncode == 1
     assert "neither a GGUF file nor a registered model" in unknown.stderr

@@ -16,6 +16,7 @@ from tests.unit.server.engine.reference import Mix, Reference, ask_all, open_ref
 
 from llamaleon_server.engine.protocol import AdapterUse, Failed, LoadAdapter, UnloadAdapter
 
+pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32"}
 PROMPTS = [[1, *random.Random(seed).choices(range(259, 512), k=5 + 7 * seed)] for seed in range(3)]
 BASE: Mix = ()

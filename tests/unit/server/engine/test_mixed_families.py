@@ -16,6 +16,7 @@ from tests.unit.server.engine.reference import Mix, ask_all, open_reference
 
 from llamaleon_server.engine.protocol import EngineStatus
 
+pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32", "context_tokens": 256}
 DENSE = (*LINEARS, *FUSED)
 STATE = ("ssm_in", "ssm_x", "ssm_dt", "ssm_out")

@@ -22,6 +22,7 @@ from tests.unit.server.engine.reference import Reference, Ties, open_reference
 from llamaleon_server.engine.protocol import AdapterUse
 
 EXAMPLES = int(os.environ.get("LLAMALEON_MIXES", "0"))
+pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32"}
 ENGINES: dict[str, dict[str, Any]] = {
     "roomy": {"parallel_sequences": 8, "kv_tokens": 2048},

@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
+from tests.unit.server.engine.bench import Bench, Everybody, FixedCost
 
-from llamaleon_server.engine.grouping import TakeTurns
-from llamaleon_server.engine.kv import KvCache
-from llamaleon_server.engine.prefix import PrefixCache
-from llamaleon_server.engine.protocol import AdapterUse, Generate
-from llamaleon_server.engine.scheduler import Limits, Rejected, Scheduler, Span
-from llamaleon_server.engine.sequence import State
+from llamaleon_server.engine.scheduler import Rejected, Span
+from llamaleon_server.engine.sequence import Sequence, State
 
-PARALLEL, SPARE, CELLS, CONTEXT, BATCH = 3, 4, 64, 40, 8
+CELLS, CONTEXT = 64, 40
 
 
-class Memory:
-    """Lengths of sequences, as llama.cpp would report them."""
-
-    def __init__(self) -> None:
-        self.length: dict[int, int] = {}
-
-    def remove(self, sequence: int, start: int = 0) -> bool:
-        self.length[sequence] = min(start, self.length.get(sequence, 0))
-        return True
-
-    def copy(self, source: int, target: int, end: int) -> None:
-        assert self.length[source] >= end
-        assert self.length.get(target, 0) == 0
-        self.length[target] = end
-
-    def positions(self, sequence: int) -> tuple[int, int]:
-        length = self.length.get(sequence, 0)
-        return (0, length - 1) if length else (-1, -1)
+def counts(spans: tuple[Span, ...]) -> list[tuple[int, int, int]]:
+    return [(span.sequence.id, span.count, span.outputs) for span in spans]
 
 
-class Bench:
-    """A scheduler and the part of the engine that follows a step."""
-
-    def __init__(self, *, cells: int = CELLS, waiting: int = 99, whole_only: bool = False) -> None:
-        self.memory = Memory()
-        self.kv = KvCache(self.memory, cells, PARALLEL + SPARE)
-        self.prefixes = PrefixCache(self.kv, limit=SPARE, max_tokens=CONTEXT, whole_only=whole_only)
-        limits = Limits(
-            context_tokens=CONTEXT, running=PARALLEL, waiting=waiting, batch_tokens=BATCH, output_rows=BATCH
-        )
-        self.scheduler = Scheduler(self.kv, self.prefixes, limits, TakeTurns())
-
-    def add(self, number: int, prompt: list[int], *, adapter: str = "", **fields: Any) -> None:
-        uses = (AdapterUse(adapter),) if adapter else ()
-        self.scheduler.add(Generate(id=number, prompt=prompt, adapters=uses, **fields), prompt)
-
-    def step(self) -> tuple[Span, ...]:
-        """Run one step as the engine does; every drawn token is the sequence's length."""
-        spans = self.scheduler.schedule()
-        assert sum(span.count for span in spans) <= min(BATCH, self.kv.free)
-        assert len({span.adapters for span in spans}) <= 1
-        for span in spans:
-            sequence = span.sequence
-            assert sequence.state is State.RUNNING
-            assert sequence.slot is not None
-            assert self.memory.length.get(sequence.slot, 0) == span.start == sequence.computed
-            self.memory.length[sequence.slot] = span.start + span.count
-            self.kv.extend(sequence.slot, span.count)
-            sequence.computed += span.count
-        for span in spans:
-            if span.outputs and span.reaches_end:
-                span.sequence.tokens.append(len(span.sequence.tokens))
-                if span.sequence.generated >= span.sequence.max_new:
-                    self.scheduler.remove(span.sequence)
-        return spans
+# ---------------------------------------------------------------- what a pass computes
 
 
 def test_decoding_comes_before_prompts_and_prompts_come_in_chunks() -> None:
@@ -79,10 +26,127 @@ def test_decoding_comes_before_prompts_and_prompts_come_in_chunks() -> None:
     bench.add(1, [1, 2], max_tokens=9)
     bench.step()
     bench.add(2, list(range(20)), max_tokens=5)
-    spans = bench.step()
-    assert [(span.sequence.id, span.count, span.outputs) for span in spans] == [(1, 1, 1), (2, 7, 0)]
+    assert counts(bench.step()) == [(1, 1, 1), (2, 7, 0)]
     bench.step()
-    assert [(span.sequence.id, span.count, span.outputs) for span in bench.step()] == [(1, 1, 1), (2, 6, 1)]
+    assert counts(bench.step()) == [(1, 1, 1), (2, 6, 1)]
+
+
+def big(cost: FixedCost | None = None, **options: object) -> Bench:
+    defaults: dict[str, object] = {"cells": 20_000, "context": 4000, "batch": 512, "parallel": 32, "spare": 32}
+    return Bench(policy=Everybody(), cost=cost, **(defaults | options))  # type: ignore[arg-type]
+
+
+def chunks_beside_streams(bench: Bench, streams: int = 4) -> list[int]:
+    """Prompt tokens of each pass while a long prompt is read, `streams` decoding."""
+    for number in range(streams):
+        bench.add(number, [number, 7], max_tokens=500)
+    bench.step()
+    bench.add(99, list(range(1000, 2500)), max_tokens=4)
+    found = []
+    while (late := bench.scheduler.find(99)) is not None and late.generated == 0:
+        spans = bench.step()
+        assert [span.sequence.id for span in spans[:streams]] == list(range(streams)), "no stream is left out"
+        found.append(sum(span.count for span in spans[streams:]))
+    assert sum(found) == 1500
+    return found
+
+
+def test_beside_streams_a_prompt_takes_what_the_target_allows() -> None:
+    # 20 ms + 2 ms a token, 4 streams and 1 row of logits more: 0.25 s are 111 tokens, in tiles 7 * 16 - 4 - 12.
+    found = chunks_beside_streams(big(FixedCost(0.02, 0.002)))
+    assert set(found[:-1]) == {108}
+
+
+def test_on_a_slow_machine_a_prompt_still_progresses() -> None:
+    assert set(chunks_beside_streams(big(FixedCost(1.0, 0.5)))[:-1]) == {16}
+
+
+def test_before_anything_is_known_chunks_are_small() -> None:
+    assert set(chunks_beside_streams(big())[:-1]) == {60}
+
+
+def test_on_a_fast_machine_the_batch_is_the_limit() -> None:
+    assert set(chunks_beside_streams(big(FixedCost(0.001, 1e-6)))[:-1]) == {508}
+
+
+def test_nothing_beyond_what_was_seen_is_jumped_to() -> None:
+    """A model that has only seen single tokens knows nothing of large batches: it doubles."""
+    cost = FixedCost(0.001, 0.0)
+    cost.largest_tokens = 5
+    assert chunks_beside_streams(big(cost))[0] == 60
+    cost.largest_tokens = 100
+    assert chunks_beside_streams(big(cost))[0] == 188
+
+
+def test_without_streams_a_prompt_takes_the_whole_pass() -> None:
+    bench = big(FixedCost(1.0, 1.0))
+    bench.add(1, list(range(1300)), max_tokens=1)
+    assert [spans[0].count for spans in bench.run()] == [512, 512, 276]
+
+
+def test_scored_prompts_count_their_rows_of_logits() -> None:
+    bench = big(FixedCost(0.0, 0.001, 0.003))
+    bench.add(1, [1], max_tokens=500)
+    bench.step()
+    bench.add(2, list(range(100)), max_tokens=1, prompt_logprobs=0)
+    bench.add(3, [*range(500, 600)], max_tokens=1)
+    (_, scored, *_) = bench.step()
+    assert (scored.sequence.id, scored.count, scored.outputs) == (2, 47, 47)
+
+
+# ---------------------------------------------------------------- guesses
+
+
+class Guesses:
+    """Guesses right: the bench draws a sequence's length."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.asked: list[tuple[int, int, int]] = []
+
+    def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> Mapping[int, tuple[int, ...]]:
+        self.asked.append((len(decoding), tokens, outputs))
+        found = {}
+        for sequence in decoding:
+            count = min(self.most, tokens, outputs)
+            found[sequence.id] = tuple(len(sequence.tokens) + n for n in range(count))
+            tokens, outputs = tokens - count, outputs - count
+        return found
+
+
+def test_guesses_go_along_and_save_passes() -> None:
+    bench = big(speculator=Guesses(3))
+    bench.add(1, [1, 2], max_tokens=10)
+    steps = bench.run()
+    assert [counts(spans) for spans in steps] == [
+        [(1, 2, 1)],
+        [(1, 4, 4)],
+        [(1, 4, 4)],
+        [(1, 1, 1)],
+    ], "the last token need not be guessed"
+    assert steps[1][0].draft == (3, 4, 5)
+
+
+def test_guesses_leave_room_for_everybody() -> None:
+    guesses = Guesses(5)
+    bench = Bench(speculator=guesses)  # 8 tokens a pass
+    for number in range(3):
+        bench.add(number, [number], max_tokens=12)
+    bench.step()
+    spans = bench.step()
+    assert guesses.asked == [(3, 5, 5)]
+    assert [span.count for span in spans] == [6, 1, 1]
+
+
+def test_guesses_are_bounded_by_free_cells() -> None:
+    guesses = Guesses(30)
+    bench = Bench(cells=12, context=12, batch=12, parallel=1, speculator=guesses)
+    bench.add(1, [1] * 5)
+    bench.run()
+    assert guesses.asked[0] == (1, 6, 11)
+
+
+# ---------------------------------------------------------------- in
 
 
 def test_what_cannot_be_queued_is_rejected() -> None:
@@ -105,6 +169,38 @@ def test_admission_waits_for_cells_that_others_were_promised() -> None:
     assert (bench.scheduler.running, bench.scheduler.waiting) == (1, 1)
 
 
+def test_a_prefix_is_not_evicted_for_a_request_that_does_not_fit_anyway() -> None:
+    bench = Bench()
+    bench.add(1, [1] * 10, max_tokens=1)
+    bench.run()
+    bench.add(2, [2] * 10, max_tokens=30)
+    bench.step()
+    bench.add(3, [3] * 10, max_tokens=30)
+    bench.step()
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (1, 1)
+    assert len(bench.prefixes) == 1
+
+
+def test_smaller_requests_of_others_pass_one_that_does_not_fit_but_not_for_ever() -> None:
+    bench = Bench(policy=Everybody())
+    bench.add(1, [1] * 10, adapter="a", max_tokens=20)
+    bench.step()
+    bench.add(2, [2] * 20, adapter="b", max_tokens=20)  # 40 of 64 cells, and 30 are promised
+    bench.add(3, [3], adapter="b", max_tokens=2)
+    started: list[int] = []
+    for number in range(10, 100):
+        bench.add(number, [number, 1, 2], adapter=f"c{number}", max_tokens=9)
+        started += [span.sequence.id for span in bench.step() if span.start == 0]
+    assert 10 in started, "a smaller one of others passes"
+    assert 3 not in started[: started.index(2)], "one of the same adapter does not"
+    overtook = started.index(2)
+    assert 2 <= overtook <= 32
+    bench.run()
+
+
+# ---------------------------------------------------------------- sharing
+
+
 def test_a_running_prompt_is_shared() -> None:
     bench = Bench()
     bench.add(1, list(range(8)), max_tokens=20)
@@ -115,11 +211,58 @@ def test_a_running_prompt_is_shared() -> None:
     assert bench.kv.free == CELLS - 9 - 2
 
 
+def test_a_common_beginning_is_computed_once() -> None:
+    bench = big()
+    system = list(range(1000, 2000))
+    for number in range(100):
+        bench.add(number, [*system, number, 1], max_tokens=3)
+    bench.run()
+    assert bench.tokens_computed == len(system) + 100 * (2 + 2)
+    status = bench.prefixes.status()
+    assert (status.hits, status.misses) == (99, 1)
+    assert (status.hit_tokens, status.prompt_tokens) == (99 * 1000, 100 * 1002)
+
+
+def test_answers_to_one_prompt_share_it() -> None:
+    bench = big()
+    for number in range(5):
+        bench.add(number, list(range(700)), max_tokens=3)
+    bench.run()
+    assert bench.tokens_computed == 700 + 4 * 1 + 5 * 2
+
+
+def test_who_waits_for_a_beginning_lets_others_pass_and_gets_over_its_loss() -> None:
+    bench = big()
+    system = list(range(1000, 2500))
+    bench.add(1, [*system, 1], max_tokens=3)
+    bench.add(2, [*system, 2], max_tokens=3)
+    bench.add(3, [*range(300)], max_tokens=3)
+    bench.add(4, [*system, 4], adapter="a", max_tokens=3)
+    assert [sequence.id for sequence in bench.scheduler.sequences() if sequence.slot is not None] == []
+    bench.step()
+    running = {s.id for s in bench.scheduler.sequences() if s.state is State.RUNNING}
+    assert running == {1, 3, 4}, "another's adapter makes another beginning"
+    first = bench.scheduler.find(1)
+    assert first is not None
+    bench.scheduler.remove(first, keep_cells=False)
+    bench.step()
+    second = bench.scheduler.find(2)
+    assert second is not None
+    assert second.state is State.RUNNING
+    bench.run()
+
+
+def test_a_short_common_beginning_is_not_waited_for() -> None:
+    bench = big()
+    for number in range(3):
+        bench.add(number, [*range(31), 100 + number], max_tokens=3)
+    assert len(bench.step()) == 3
+
+
 def test_a_state_that_cannot_be_cut_is_only_continued() -> None:
     bench = Bench(whole_only=True)
     bench.add(1, [1, 2, 3, 4], max_tokens=2)
-    while bench.scheduler.has_work:
-        bench.step()
+    bench.run()
     bench.add(2, [1, 2, 3, 9], max_tokens=1)
     assert bench.step()[0].start == 0
     bench.add(3, [1, 2, 3, 4, 4, 9], max_tokens=1)
@@ -130,34 +273,45 @@ def test_prefixes_together_are_no_longer_than_a_context() -> None:
     bench = Bench(cells=500)
     for number in range(6):
         bench.add(number, [number, *range(14)], max_tokens=1)
-        while bench.scheduler.has_work:
-            bench.step()
+        bench.run()
         assert bench.prefixes.tokens <= CONTEXT
     assert len(bench.prefixes) == 2
     bench.add(9, [5, *range(14)], max_tokens=1)
     assert bench.step()[0].start == 14, "the latest is still there"
 
 
+# ---------------------------------------------------------------- whatever comes
+
+
 def test_open_ended_requests_give_way_and_end_all_the_same() -> None:
-    """Without max_tokens more is admitted than can end at once: the youngest starts over later."""
-    bench = Bench(cells=CONTEXT + 2)
+    """More is admitted than can end at once: the youngest starts over later."""
+    bench = Bench(cells=1100, context=1000, batch=64)
     for number in range(3):
         bench.add(number, [number, 1, 2], max_tokens=None)
-    ended: dict[int, list[int]] = {}
-    for _ in range(600):
+    ended: dict[int, int] = {}
+    put_back = False
+    while bench.scheduler.has_work:
         for span in bench.step():
             if span.sequence.state is State.FINISHED:
-                ended[span.sequence.id] = span.sequence.tokens
-    assert not bench.scheduler.has_work
-    assert {number: len(tokens) for number, tokens in ended.items()} == {0: CONTEXT, 1: CONTEXT, 2: CONTEXT}
+                ended[span.sequence.id] = len(span.sequence.tokens)
+        put_back |= any(s.state is State.WAITING and s.generated for s in bench.scheduler.sequences())
+    assert put_back
+    assert ended == {0: 1000, 1: 1000, 2: 1000}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_work_always_ends_and_gives_all_cells_back(seed: int) -> None:
     dice = random.Random(seed)
-    bench = Bench(cells=dice.choice([CONTEXT, CELLS, 200]), whole_only=dice.random() < 0.3)
+    whole_only = dice.random() < 0.3
+    bench = Bench(
+        cells=dice.choice([CONTEXT, CELLS, 200]),
+        whole_only=whole_only,
+        ram_bytes=dice.choice([0, 300, 10_000]),
+        policy=Everybody() if dice.random() < 0.5 else None,
+        speculator=Guesses(dice.randrange(4)) if not whole_only and dice.random() < 0.5 else None,
+    )
     for number in range(40):
-        prompt = [dice.randrange(2) for _ in range(dice.randint(1, 30))]
+        prompt = [dice.randrange(2) for _ in range(dice.randint(1, 39))]
         bench.add(
             number,
             prompt,
@@ -171,12 +325,8 @@ def test_random_work_always_ends_and_gives_all_cells_back(seed: int) -> None:
             victim = bench.scheduler.find(dice.randrange(number + 1))
             if victim is not None:
                 bench.scheduler.remove(victim)
-    for _ in range(20_000):
-        if not bench.scheduler.has_work:
-            break
-        bench.step()
-    assert not bench.scheduler.has_work
+    bench.run()
     while bench.prefixes.evict():
         pass
     assert bench.kv.free == bench.kv.total
-    assert not any(bench.memory.length.values())
+    assert not any(bench.memory.cells.values())

@@ -54,6 +54,7 @@ async def test_an_engine_in_figures(api: Api) -> None:
     assert of_model(samples, "requests_running") == 0
     assert of_model(samples, "bank_mixing") == 1
     assert of_model(samples, "bank_size_ranks") == 32
+    assert not [name for name, _ in samples if name.endswith("_created")]
 
 
 async def test_latencies_are_of_choices_and_pieces(api: Api) -> None:
