@@ -16,7 +16,7 @@ ENGINE_LIMITS: dict[str, tuple[int, int | None]] = {
     "parallel_sequences": (1, 128),  # llama.cpp knows 256 numbers, and idle prefixes want some
     "kv_tokens": (1, None),
     "batch_tokens": (1, None),
-    "bank_ranks": (8, None),  # the smallest slot of the bank
+    "bank_ranks": (8, None),  # the engine rounds it to what its kernels like
     "adapter_ram_bytes": (0, None),
     "prefix_ram_bytes": (0, None),
     "threads": (1, None),

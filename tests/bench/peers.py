@@ -123,7 +123,10 @@ def start(
     else:
         files = [path for paths in adapters.values() for path in paths[:used]]
         made[LLAMA] = LlamaServer(serving, options.llama_server, files, scratch / "llama-server.log")
-    if problem := python_server_problem():
+    problem = python_server_problem()
+    if options.gpu:
+        problem = "it would take memory for a second 7 B model, to serve one stream"
+    if problem:
         print(f"   llama_cpp.server is not compared: {problem}", flush=True)
     else:
         made[PYTHON] = PythonServer(serving, scratch / "llama-cpp-server.log")

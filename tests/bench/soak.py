@@ -29,6 +29,7 @@ from tests.server import RunningServer
 REQUESTS, STREAMS, ADAPTERS, PROMPTS = 10_000, 8, 12, 64
 SHARE_GROWTH, MIB_GROWTH = 0.01, 4.0
 CANCELLED = 0.1
+KINDS = {"base", "adapter", "blend", "cancelled"}
 
 
 @dataclass(frozen=True)

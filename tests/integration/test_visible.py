@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from tests.data import shared
 from tests.integration.flow import BASE
@@ -20,8 +21,8 @@ WAIT_S = 10.0
 
 
 def unloadable(path: Path) -> Path:
-    """An adapter that fits by its tensors; its alpha is a whole number, on which llama.cpp would abort."""
-    return write(path, pair("blk.0.attn_q.weight", 64, 64), architecture="llama", alpha=4)
+    """An adapter that fits by its shapes, in 64-bit floats, on which llama.cpp would abort."""
+    return write(path, pair("blk.0.attn_q.weight", 64, 64, dtype=np.float64), architecture="llama")
 
 
 def add(server: RunningServer, name: str, path: Path) -> httpx.Response:
@@ -73,7 +74,7 @@ def test_what_only_the_engine_refuses_fails_when_it_is_registered(
     state, reason = states(stories)[f"{BASE}+bad@1"]
     assert state == "failed"
     assert reason is not None
-    assert "is not a 32-bit float" in reason
+    assert "has type F64" in reason
     asked = complete(stories, f"{BASE}+bad")
     assert (asked.status_code, asked.json()["error"]["code"]) == (400, "adapter_refused")
 

@@ -78,8 +78,12 @@ SEVEN_BILLION = Shape(
 SMALL = Shape(hidden=256, layers=4, ffn=768, heads=4, kv_heads=2, vocabulary=8192, context=4096)
 
 
-def speed_model(path: Path, shape: Shape = HALF_BILLION, *, seed: int = 0) -> Path:
-    """A Qwen2 GGUF with random weights of the usual size; half a gigabyte by default."""
+def speed_model(path: Path, shape: Shape = HALF_BILLION, *, seed: int = 0, counts: bool = False) -> Path:
+    """A Qwen2 GGUF with random weights of the usual size; half a gigabyte by default.
+
+    One that `counts` says after every token the one whose id follows: as slow as any, but predictable. Its
+    blocks add nothing to the residual stream, and its head is its embedding, moved by a row.
+    """
     rng = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_context_length(shape.context)
@@ -92,13 +96,19 @@ def speed_model(path: Path, shape: Shape = HALF_BILLION, *, seed: int = 0) -> Pa
     writer.add_layer_norm_rms_eps(1e-6)
     _add_vocabulary(writer, shape.vocabulary)
     embedding = shape.kind("token_embd", 0, shape.hidden)
-    _add_random(writer, "token_embd", (shape.vocabulary, shape.hidden), embedding, rng)
+    rows = _random((shape.vocabulary, shape.hidden), embedding, rng)
+    _add(writer, "token_embd", rows, embedding)
+    if counts:
+        _add(writer, "output", np.roll(rows, 1, axis=0), embedding)
     writer.add_tensor("output_norm.weight", np.ones(shape.hidden, np.float32))
     for block in range(shape.layers):
         for norm in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{block}.{norm}.weight", np.ones(shape.hidden, np.float32))
         for name, size in shape.linears().items():
-            _add_random(writer, f"blk.{block}.{name}", size, shape.kind(name, block, size[1]), rng)
+            kind = shape.kind(name, block, size[1])
+            rows = _random(size, kind, rng)
+            muted = counts and name in ("attn_output", "ffn_down")
+            _add(writer, f"blk.{block}.{name}", rows * np.uint8(not muted), kind)
             if name in ("attn_q", "attn_k", "attn_v"):
                 writer.add_tensor(f"blk.{block}.{name}.bias", np.zeros(size[0], np.float32))
     writer.write_header_to_file()
@@ -142,14 +152,16 @@ def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
     writer.add_chat_template(vocabulary.CHATML)
 
 
-def _add_random(
-    writer: gguf.GGUFWriter, name: str, size: tuple[int, int], kind: str, rng: np.random.Generator
-) -> None:
-    """Blocks made directly: quantising half a billion floats would take a minute."""
+def _random(size: tuple[int, int], kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Blocks made directly, (n_out, bytes): quantising half a billion floats would take a minute."""
     n_out, n_in = size
     block = BLOCKS[kind]
     blocks: NDArray[np.uint8] = rng.integers(0, 256, (n_out, n_in // block.elements, block.bytes), np.uint8)
     for offset, size_beside in block.scales.items():
         scale = size_beside * n_in**-0.5 / block.deviation
         blocks[:, :, offset : offset + 2] = np.array([scale], np.float16).view(np.uint8)
-    writer.add_tensor(f"{name}.weight", blocks.reshape(n_out, -1), raw_dtype=gguf.GGMLQuantizationType[kind])
+    return blocks.reshape(n_out, -1)
+
+
+def _add(writer: gguf.GGUFWriter, name: str, rows: NDArray[np.uint8], kind: str) -> None:
+    writer.add_tensor(f"{name}.weight", rows, raw_dtype=gguf.GGMLQuantizationType[kind])

@@ -36,6 +36,11 @@ class LoraWeights:
         return sum(a.nbytes + b.nbytes for a, b in self.pairs.values())
 
 
+def kind_of(file: AdapterFile) -> str:
+    """The type that an adapter is held in."""
+    return "F16" if {tensor.type for pair in file.pairs.values() for tensor in pair} == {"F16"} else "F32"
+
+
 def why_alone(file: AdapterFile) -> str | None:
     """Why an adapter cannot share a pass with others; None if it can."""
     for target, (a, _) in file.pairs.items():
@@ -46,9 +51,7 @@ def why_alone(file: AdapterFile) -> str | None:
 
 def read_weights(file: AdapterFile) -> LoraWeights:
     """Read a checked file. Raises: AdapterError if it cannot be read or a weight is not finite."""
-    types = {tensor.type for pair in file.pairs.values() for tensor in pair}
-    kind = "F16" if types == {"F16"} else "F32"
-    pairs, rank = {}, 0
+    kind, pairs, rank = kind_of(file), {}, 0
     try:
         with file.path.open("rb") as stream:
             for target, (a, b) in file.pairs.items():

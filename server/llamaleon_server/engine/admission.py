@@ -19,7 +19,7 @@ from llamaleon_server.engine.fairness import FairShare
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.offload import LEAST_TOKENS
 from llamaleon_server.engine.prefix import Match, PrefixCache
-from llamaleon_server.engine.sequence import AdapterSet, Sequence
+from llamaleon_server.engine.sequence import AdapterSet, Sequence, State
 
 FORESEEN_TOKENS = 512  # cells set aside for what a sequence will generate; more are found, by eviction
 OVERTAKEN = 32
@@ -64,32 +64,34 @@ class Admission:
         self._prefixes = prefixes
         self._fair = fair
         self._most_running = most_running
+        self._promised = 0  # cells that those that run do not hold yet, but may come to need
 
     def admit(self, queue: Queue, running: list[Sequence]) -> None:
         """Move what may start from `queue` to the end of `running`."""
         if not queue or len(running) >= self._most_running:
             return
+        self._promised = sum(foreseen(sequence) - sequence.computed for sequence in running)
+        if running and self._available < 1:
+            return
         peers: dict[AdapterSet, list[Sequence]] = {}
         ahead = dict.fromkeys(queue.sets(), 0)  # tokens that a set was promised by what it has running
-        for sequence in running:
-            peers.setdefault(sequence.adapters, []).append(sequence)
-            if sequence.adapters in ahead:
-                ahead[sequence.adapters] += sequence.remaining
+        for other in running:
+            peers.setdefault(other.adapters, []).append(other)
+            if other.adapters in ahead:
+                ahead[other.adapters] += other.remaining
         turns = [self._turn(queue, adapters, ahead) for adapters in ahead]
         heapq.heapify(turns)
         while turns and len(running) < self._most_running:
             *_, adapters = heapq.heappop(turns)
             mine = peers.setdefault(adapters, [])
-            able = self._first_able(queue.of(adapters), mine)
-            if able is None:
+            sequence = self._try(queue.of(adapters), mine, alone=not running)
+            if sequence is None:
                 continue
-            sequence, match = able
-            if not self._fits(sequence, match, running):
+            if sequence.state is State.WAITING:  # there are not enough cells
                 if sequence.overtaken >= OVERTAKEN:
                     return
                 continue
             queue.remove(sequence)
-            self._start(sequence, match)
             running.append(sequence)
             mine.append(sequence)
             ahead[adapters] += sequence.remaining
@@ -106,28 +108,40 @@ class Admission:
         served = self._fair.served(adapters) + ahead[adapters]
         return first.overtaken < OVERTAKEN, served, first.arrived, first.id, adapters
 
-    def _first_able(self, waiting: list[Sequence], peers: list[Sequence]) -> tuple[Sequence, Match] | None:
-        """The first that would gain nothing by waiting for one of its `peers`, and what there is for it."""
+    def _try(self, waiting: list[Sequence], peers: list[Sequence], *, alone: bool) -> Sequence | None:
+        """Start the first that would gain nothing by waiting for one of its `peers`, if there are the cells.
+
+        Returns: that one, started or not; None if all had better wait.
+        """
         for sequence in waiting:
             if sequence.awaited:
                 continue
+            if not alone and foreseen(sequence) - sequence.reusable_tokens > self._available:
+                return sequence  # whatever the prefix cache has
             match = self._prefixes.best(sequence, peers)
             promised = self._prefixes.promised(sequence, peers)
-            if promised is None or promised[1] < match.tokens + LEAST_TOKENS:
-                return sequence, match
-            sequence.awaits = promised
+            if promised is not None and promised[1] >= match.tokens + LEAST_TOKENS:
+                sequence.awaits = promised
+                continue
+            if self._make_room(foreseen(sequence) - match.shared, match.slot, alone=alone):
+                self._start(sequence, match)
+            return sequence
         return None
 
-    def _fits(self, sequence: Sequence, match: Match, running: list[Sequence]) -> bool:
-        """Whether all running sequences and this one can end; cached prefixes give way, if that suffices."""
-        needed = foreseen(sequence) - match.shared
-        needed += sum(foreseen(other) - other.computed for other in running)
+    @property
+    def _available(self) -> int:
+        """At most so many cells are left for those that wait."""
+        return self._kv.free + self._prefixes.tokens - self._promised
+
+    def _make_room(self, cells: int, donor: int | None, *, alone: bool) -> bool:
+        """Whether so many cells are promised to nobody; cached prefixes give way, if that helps."""
+        needed = cells + self._promised
         if self._kv.free >= needed:
             return True
-        if self._kv.free + self._prefixes.reclaimable(sparing=match.slot) < needed:
+        if self._kv.free + self._prefixes.reclaimable(sparing=donor) < needed:
             # Where nothing runs, waiting would not help: the donor gives way too, once shared.
-            return not running
-        while self._kv.free < needed and self._prefixes.evict(sparing=match.slot):
+            return alone
+        while self._kv.free < needed and self._prefixes.evict(sparing=donor):
             pass
         return True
 
@@ -139,6 +153,7 @@ class Admission:
         if sequence.cached_tokens is None:
             self._prefixes.count(sequence, sequence.computed)
         sequence.begin()
+        self._promised += foreseen(sequence) - sequence.computed
 
 
 def _overtakes(started: Sequence, queue: Queue) -> bool:

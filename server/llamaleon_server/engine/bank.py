@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as ListOf
 from pathlib import Path
 
@@ -56,7 +56,11 @@ class AdapterBank:
         self._unwanted: set[str] = set()  # unloaded while they were being loaded
         self._leaving: dict[str, list[int]] = {}  # key -> requests that wait for the adapter to be gone
         self._failed: dict[str, AdapterError] = {}  # could not be read again
+        self._alone: dict[
+            AdapterSet, bool
+        ] = {}  # see `_is_alone`; forgotten when an adapter comes or is pinned
         self._users: Counter[str] = Counter()
+        self._pins: set[str] = set()
         self._turns = TakeTurns(self._lane)
         self._clock = 0
         self._deadline = 0.0
@@ -84,6 +88,8 @@ class AdapterBank:
         def answer(result: Loaded) -> None:
             if isinstance(result, Known) and pinned is not None:
                 result.pinned = pinned
+                self._pins = self._pins - {key} | ({key} & self._known.keys() if pinned else set())
+                self._alone.clear()
             done(result)
 
         if key in self._known:
@@ -107,6 +113,7 @@ class AdapterBank:
             result = known
             if key not in self._unwanted:
                 self._known[key] = known
+                self._alone.clear()
                 self._trim()
         self._unwanted.discard(key)
         for answer in self._loading.pop(key):
@@ -138,6 +145,8 @@ class AdapterBank:
         for key in [key for key in self._leaving if key not in in_use]:
             answered += self._leaving.pop(key)
             del self._known[key]
+            self._pins.discard(key)
+            self._alone.clear()
             if self._hot is not None:
                 self._hot.leave(key)
             native = self._native.pop(key, None)
@@ -180,26 +189,61 @@ class AdapterBank:
             if not ready:  # a bank made anew has lost those that were there
                 self._bring(running, patient=False)
                 ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
+        if self._hot is not None and not all(self._hot.ready(key) for key in self._pins):
+            self._bring_pinned(self._hot)
         return self._turns.choose(ready)
 
     def _lane(self, adapters: AdapterSet) -> AdapterSet:
         """Sequences of one lane may share a pass."""
-        if self._off or self._splits or any(self._known[use.key].alone for use in adapters):
-            return adapters
-        return SHARED
+        return adapters if self._off or self._splits or self._is_alone(adapters) else SHARED
+
+    def _is_alone(self, adapters: AdapterSet) -> bool:
+        """Whether a set is for llama.cpp's own adapters: the bank cannot take all of it at once."""
+        if adapters not in self._alone:
+            self._alone[adapters] = self._hot is None or not self._fits(self._hot, adapters)
+        return self._alone[adapters]
+
+    def _fits(self, hot: HotAdapters, adapters: AdapterSet) -> bool:
+        mine = [self._known[use.key] for use in adapters]
+        if any(known.alone for known in mine):
+            return False
+        for kind in {known.kind for known in mine}:
+            pinned = [self._known[key] for key in self._pins if self._known[key] not in mine]
+            needed = [known.file.rank for known in (*mine, *pinned) if known.kind == kind and not known.alone]
+            if sum(map(hot.rounded, needed)) > hot.limit_ranks:
+                return False
+        return True
 
     def _is_ready(self, adapters: AdapterSet) -> bool:
-        if self._hot is None or any(self._known[use.key].alone for use in adapters):
+        if self._hot is None or self._is_alone(adapters):
             return True
         return all(self._hot.ready(use.key) for use in adapters)
 
     def _bring(self, running: ListOf[Sequence], *, patient: bool) -> None:
         """Copy missing adapters into the bank: as time allows if `patient`, else completely."""
-        for sequence in running:
-            for use in sequence.adapters:
-                known = self._known[use.key]
-                if self._hot is not None and known.alone is None and not self._hot.ready(use.key):
-                    self._bring_one(self._hot, known, self._deadline if patient else float("inf"))
+        if self._hot is None:
+            return
+        deadline = self._deadline if patient else float("inf")
+        wanted = [
+            use.key
+            for sequence in running
+            if not self._is_alone(sequence.adapters)
+            for use in sequence.adapters
+        ]
+        for key in dict.fromkeys(wanted):
+            if not self._hot.ready(key):
+                self._bring_one(self._hot, self._known[key], deadline)
+
+    def _bring_pinned(self, hot: HotAdapters) -> None:
+        """Those who lost their place when the bank was made anew, or had none yet; idle ones make room."""
+        for key in self._pins & self._known.keys():
+            known = self._known[key]
+            if (
+                known.alone is None
+                and not hot.ready(key)
+                and (key in hot.entries or known.weights is not None)
+            ):
+                self._bring_one(hot, known, self._deadline)
 
     def _bring_one(self, hot: HotAdapters, known: Known, deadline: float) -> None:
         if known.key not in hot.entries:
@@ -218,21 +262,28 @@ class AdapterBank:
         try:
             entered = hot.enter(known, protected, self._clock)
             if not entered:
-                victim = hot.longest_in(known.weights.kind, self._pinned(), self._clock - TURN_STEPS)
+                victim = hot.longest_in(known.kind, self._pins, self._clock - TURN_STEPS)
                 if victim is not None:
                     entered = hot.enter(known, protected - {victim}, self._clock)
+                elif not self._others_run(hot, known):  # only the pinned are in the way, scattered
+                    hot.clear(known.kind)
+                    entered = hot.enter(known, protected, self._clock)
         except AdapterError as error:
             self._failed[known.key] = error
             return False
         return entered
 
+    def _others_run(self, hot: HotAdapters, known: Known) -> bool:
+        """Whether unpinned adapters in the same bank are in use, who will leave when their turn is over."""
+        return any(
+            entry.known.kind == known.kind and self._users[key] and not entry.known.pinned
+            for key, entry in hot.entries.items()
+        )
+
     def _warmed(self, known: Known, error: AdapterError | None) -> None:
         if error is not None:
             self._failed[known.key] = error
         self._trim()
-
-    def _pinned(self) -> set[str]:
-        return {key for key, known in self._known.items() if known.pinned}
 
     def _trim(self) -> None:
         """Keep RAM within its limit: those in the bank are kept longest, those on their way in always."""
@@ -246,9 +297,11 @@ class AdapterBank:
         """Have adapters in the bank now, whatever it takes. Raises: AdapterError."""
         if self._hot is None:
             return
+        if self._is_alone(adapters):
+            return
         for use in adapters:
             known = self._known[use.key]
-            if known.alone is None and not self._hot.ready(use.key):
+            if not self._hot.ready(use.key):
                 self._warm.warm_now(known)
                 known.last_used = self._clock
                 if use.key not in self._hot.entries and not self._enter(self._hot, known):
@@ -264,7 +317,7 @@ class AdapterBank:
         lanes = {self._lane(adapters) for adapters in sets}
         if len(lanes) != 1:
             raise ValueError(f"one pass takes one lane of adapters, not {len(lanes)}")
-        if self._mixer is None or any(self._known[use.key].alone for adapters in sets for use in adapters):
+        if self._mixer is None or any(adapters and self._is_alone(adapters) for adapters in sets):
             (adapters,) = sets
             context.use_adapters(tuple((self._native_of(use.key).handle, use.weight) for use in adapters))
             if self._mixer is not None:
@@ -306,8 +359,8 @@ class AdapterBank:
 
     # ------------------------------------------------------------ status
 
-    def status(self) -> BankStatus:
-        """May be called from another thread."""
+    def status(self, users: Mapping[str, int]) -> BankStatus:
+        """`users` are the running sequences of each adapter. May be called from another thread."""
         known = list(self._known.values())
         alone = {one.key: one.alone for one in known if one.alone}
         warm = [one.weights for one in known if one.weights is not None]
@@ -319,9 +372,10 @@ class AdapterBank:
             warm_bytes=sum(weights.bytes for weights in warm),
             cold_adapters=len(known) - len(warm) - len(alone),
         )
-        return status if self._hot is None else self._with_hot(status, self._hot)
+        return status if self._hot is None else self._with_hot(status, self._hot, users)
 
-    def _with_hot(self, status: BankStatus, hot: HotAdapters) -> BankStatus:
+    @staticmethod
+    def _with_hot(status: BankStatus, hot: HotAdapters, users: Mapping[str, int]) -> BankStatus:
         return msgspec.structs.replace(
             status,
             total_ranks=hot.total_ranks,
@@ -333,7 +387,7 @@ class AdapterBank:
                     first_rank=entry.place.first,
                     rank=entry.place.ranks,
                     pinned=entry.known.pinned,
-                    users=self._users[key],
+                    users=users.get(key, 0),
                 )
                 for key, entry in list(hot.entries.items())
             ],

@@ -28,7 +28,7 @@ class StepCost:
     """Recursive least squares of relative errors, with forgetting and without negative coefficients.
 
     Old passes fade, but only in favour of new ones: `ANCHOR` pulls every coefficient towards its last value,
-    so a thousand passes of one shape do not make it forget what other shapes cost. And where all passes become
+    so a thousand passes of one shape do not make it forget what other shapes cost. Where all passes become
     slower, because the machine has other work, all that was learned is scaled.
     """
 

@@ -101,7 +101,7 @@ class Engine:
             adapters=self._bank.keys,
             resident_bytes=resident_bytes,
             step=self._stepper.recorder.status(),
-            bank=self._bank.status(),
+            bank=self._bank.status(self._scheduler.adapter_users()),
             prefix=self._prefixes.status(),
         )
 

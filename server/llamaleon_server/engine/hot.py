@@ -115,6 +115,15 @@ class HotAdapters:
         self.last_copy_s = hot.copy_s + time.monotonic() - began
         return True
 
+    def rounded(self, rank: int) -> int:
+        """The ranks that an adapter takes."""
+        return -(-rank // GRANULE) * GRANULE
+
+    def clear(self, kind: str) -> None:
+        """Put everybody out of a bank."""
+        for key in [key for key, hot in self.entries.items() if hot.place.kind == kind]:
+            self.leave(key)
+
     def leave(self, key: str) -> None:
         """Give an adapter's ranks back; nothing if it has none."""
         hot = self.entries.pop(key, None)
@@ -138,12 +147,11 @@ class HotAdapters:
 
     def _size_for(self, kind: str, rank: int) -> int:
         old = self._spaces[kind].total if kind in self._spaces else 0
-        return min(self._limit, max(old, LEAST_RANKS, FIRST_SLOTS * (-(-rank // GRANULE) * GRANULE)))
+        return min(self._limit, max(old, LEAST_RANKS, FIRST_SLOTS * self.rounded(rank)))
 
     def _rebuild(self, kind: str, targets: frozenset[str], ranks: int) -> None:
         """Make a bank anew: its adapters must enter again, from RAM. Raises: AdapterError."""
-        for key in [key for key, hot in self.entries.items() if hot.place.kind == kind]:
-            del self.entries[key]
+        self.clear(kind)
         self._let_go()
         old = self._mixer.banks.pop(kind, None)
         self._spaces.pop(kind, None)

@@ -6,6 +6,7 @@ Policy only: it never touches a tensor. `admission` says who starts, `compositio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as ListOf
 from typing import Protocol
 
@@ -74,6 +75,10 @@ class Scheduler:
 
     def sequences(self) -> list[Sequence]:
         return [*self._running, *self._waiting]
+
+    def adapter_users(self) -> Counter[str]:
+        """Running sequences of each adapter. May be called from another thread."""
+        return Counter(use.key for sequence in list(self._running) for use in sequence.adapters)
 
     def find(self, request: int) -> Sequence | None:
         return self._by_id.get(request)

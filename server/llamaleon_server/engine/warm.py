@@ -12,7 +12,7 @@ from llamaleon_server.binding import adapter_file
 from llamaleon_server.binding.adapter_file import AdapterFile
 from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.model import Model
-from llamaleon_server.binding.weights import LoraWeights, read_weights, why_alone
+from llamaleon_server.binding.weights import LoraWeights, kind_of, read_weights, why_alone
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,9 @@ class Known:
     weights: LoraWeights | None = None
     pinned: bool = False
     last_used: int = 0
+
+    def __post_init__(self) -> None:
+        self.kind = kind_of(self.file)
 
 
 @dataclass(frozen=True)

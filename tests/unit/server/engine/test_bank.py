@@ -214,3 +214,29 @@ def test_without_mixing_it_says_why_and_serves(
         assert not bank.mixing
         assert bank.reason is not None
         assert engine.status.step.mixed_steps == 0
+
+
+def test_a_pinned_adapter_comes_back(
+    small: EngineProcess, stories: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Something that only fits when all others are out; afterwards the pinned one is in its place again."""
+    for key in "pq":
+        small.load(key, files[key])
+        small.wait([start(small, key, tokens=2)])
+    small.ask(LoadAdapter, key="q", path=str(files["q"]), pinned=True)
+    assert hot(small) == {"p", "q"}
+    small.load("wide", random_lora(stories, tmp_path / "wide.gguf", seed=5, targets=("attn_q", "output")))
+    small.wait([start(small, "wide", tokens=3)])  # the bank is made anew for its head
+    small.wait([start(small, "p", tokens=3)])
+    assert "q" in hot(small)
+
+
+def test_a_blend_larger_than_the_bank_is_served_alone(
+    small: EngineProcess, files: dict[str, Path], expected: dict[str, list[int]]
+) -> None:
+    for key in "pqr":
+        small.load(key, files[key])
+    blend = tuple(AdapterUse(key, weight) for key, weight in zip("pqr", (0.0001, 1.0, 0.0001), strict=True))
+    answers = small.wait([small.start("Once upon a time", adapters=blend, max_tokens=8), start(small, "p")])
+    assert answers[0].tokens == expected["q"][:8]
+    assert answers[1].tokens == expected["p"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.server.engine.bench import Memory
 
 from llamaleon_server.engine.kv import CellLedger, KvCache
 
@@ -29,6 +30,9 @@ def test_the_ledger_counts_cells_that_somebody_holds(steps: list[tuple[str, int,
         used = {cell for cells in held.values() for cell in cells}
         assert ledger.free == 30 - len(used)
         assert [ledger.length(sequence) for sequence in range(4)] == [len(held.get(s, [])) for s in range(4)]
+        some, others = ({c for s in group for c in held.get(s, [])} for group in ((0, 1), (2, 3)))
+        assert ledger.held((0, 1)) == len(some)
+        assert ledger.exclusive((0, 1)) == len(some - others)
 
 
 def test_more_than_there_is_cannot_be_taken() -> None:
@@ -38,10 +42,11 @@ def test_more_than_there_is_cannot_be_taken() -> None:
         ledger.extend(1, 2)
 
 
-class WindowMemory:
+class WindowMemory(Memory):
     """Keeps only the last `window` positions of a sequence, as a sliding-window cache does."""
 
     def __init__(self, window: int, length: int) -> None:
+        super().__init__()
         self.window, self.last = window, {0: length - 1}
 
     def remove(self, sequence: int, start: int = 0) -> bool:
@@ -70,3 +75,42 @@ def test_a_window_that_has_moved_on_is_not_shared(count: int, shared: bool) -> N
     assert cache.share(first, second, count) is shared
     assert cache.length(second) == (count if shared else 0)
     assert cache.free == 80
+
+
+def test_a_cut_gives_cells_back_that_nobody_else_holds() -> None:
+    memory = Memory()
+    cache = KvCache(memory, 100, 4)
+    first, second = cache.open(), cache.open()
+    memory.cells[first] = [((), token) for token in range(20)]
+    cache.extend(first, 20)
+    assert cache.share(first, second, 15)
+    assert cache.cut(first, 5)
+    assert (cache.length(first), cache.length(second), cache.free) == (5, 15, 85)
+    assert cache.cut(second, 0)
+    assert (len(memory.cells[first]), len(memory.cells[second]), cache.free) == (5, 0, 95)
+
+
+def test_a_memory_that_cannot_be_cut_stays_as_it_is() -> None:
+    memory = Memory()
+    memory.cuts = False
+    cache = KvCache(memory, 100, 4)
+    only = cache.open()
+    memory.cells[only] = [((), 7)] * 20
+    cache.extend(only, 20)
+    assert not cache.cut(only, 5)
+    assert (cache.length(only), len(memory.cells[only])) == (20, 20)
+
+
+def test_what_was_saved_comes_back_as_far_as_asked_for() -> None:
+    memory = Memory()
+    cache = KvCache(memory, 100, 4)
+    first = cache.open()
+    memory.cells[first] = [((), token) for token in range(60)]
+    cache.extend(first, 60)
+    state = cache.save(first)
+    second = cache.open()
+    assert not cache.restore(second, state, 60, 30), "it needs all cells for a moment"
+    cache.close(first)
+    assert cache.restore(second, state, 60, 30)
+    assert memory.cells[second] == [((), token) for token in range(30)]
+    assert (cache.length(second), cache.free) == (30, 70)

@@ -32,7 +32,13 @@ def test_decoding_comes_before_prompts_and_prompts_come_in_chunks() -> None:
 
 
 def big(cost: FixedCost | None = None, **options: object) -> Bench:
-    defaults: dict[str, object] = {"cells": 20_000, "context": 4000, "batch": 512, "parallel": 32, "spare": 32}
+    defaults: dict[str, object] = {
+        "cells": 20_000,
+        "context": 4000,
+        "batch": 512,
+        "parallel": 32,
+        "spare": 32,
+    }
     return Bench(policy=Everybody(), cost=cost, **(defaults | options))  # type: ignore[arg-type]
 
 
@@ -52,7 +58,7 @@ def chunks_beside_streams(bench: Bench, streams: int = 4) -> list[int]:
 
 
 def test_beside_streams_a_prompt_takes_what_the_target_allows() -> None:
-    # 20 ms + 2 ms a token, 4 streams and 1 row of logits more: 0.25 s are 111 tokens, in tiles 7 * 16 - 4 - 12.
+    # 20 ms and 2 ms a token: 0.25 s are 115 tokens, four of streams; a whole number of tiles is 112.
     found = chunks_beside_streams(big(FixedCost(0.02, 0.002)))
     assert set(found[:-1]) == {108}
 

@@ -1,17 +1,11 @@
-"""Guessing ahead: the lookup against a naive search, when it is worth it, and that it changes no answer."""
+"""Guessing ahead: the lookup against a naive search, and when it is worth its time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.engine_process import Answer, EngineProcess
 
-from llamaleon_server.engine.protocol import Cancel, Generate, Sampling
+from llamaleon_server.engine.protocol import Generate
 from llamaleon_server.engine.sequence import Sequence
 from llamaleon_server.engine.speculate import (
     FIRST_CHANCE,
@@ -21,11 +15,6 @@ from llamaleon_server.engine.speculate import (
     NgramIndex,
     Speculator,
 )
-
-START = "Once upon a time"
-STORY = "Once upon a time, there was a little girl named Lily. She saw a big red ball. " * 3
-GREEDY = Sampling(temperature=0.0)
-WARM = Sampling(temperature=0.8, seed=11)
 
 
 class Costs:
@@ -167,85 +156,3 @@ def test_what_has_ended_is_forgotten() -> None:
     del sequence
     assert len(speculator._known) == 0
     assert set(FIRST_CHANCE) == set(ORDERS)
-
-
-# ------------------------------------------------------------ through a real engine
-
-
-@pytest.fixture(scope="module")
-def engines(stories: Path) -> Iterator[tuple[EngineProcess, EngineProcess]]:
-    """Without and with guesses, otherwise alike, and as exact as llama.cpp can be."""
-    exact: dict[str, Any] = {"flash_attention": False, "kv_type": "f32", "threads": 1}
-    with (
-        EngineProcess(stories, speculation=False, **exact) as plain,
-        EngineProcess(stories, speculation=True, **exact) as guessing,
-    ):
-        yield plain, guessing
-
-
-def same(engines: tuple[EngineProcess, EngineProcess], prompt: str, **fields: Any) -> Answer:
-    """The answer of the guessing engine, after checking that it is the other's."""
-    expected, answer = (engine.generate(prompt, **fields) for engine in engines)
-    assert answer.tokens == expected.tokens
-    assert answer.text == expected.text
-    for one, other in zip(answer.logprobs, expected.logprobs, strict=True):
-        assert (one.token_id, one.piece) == (other.token_id, other.piece)
-        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
-    ours, theirs = answer.done, expected.done
-    assert (ours.reason, ours.completion_tokens) == (theirs.reason, theirs.completion_tokens)
-    assert ours.stop_string == theirs.stop_string
-    assert (theirs.timings.drafted_tokens, theirs.timings.accepted_tokens) == (0, 0)
-    return answer
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, WARM, Sampling(seed=3, top_p=0.9, repeat_penalty=1.1)])
-def test_the_same_tokens(engines: tuple[EngineProcess, EngineProcess], sampling: Sampling) -> None:
-    answer = same(engines, STORY, max_tokens=250, sampling=sampling, logprobs=2, ignore_eos=True)
-    timings = answer.done.timings
-    assert 0 < timings.accepted_tokens <= timings.drafted_tokens
-    assert answer.deltas <= answer.done.completion_tokens - timings.accepted_tokens
-
-
-# Loops for ever: whatever follows is guessed from what was.
-LOOP = Sampling(temperature=0.0, logit_bias={400: 1000.0})
-
-
-def test_max_tokens_is_kept_inside_a_run_of_guesses(engines: tuple[EngineProcess, EngineProcess]) -> None:
-    accepted = 0
-    for most in range(20, 40):
-        answer = same(engines, START, max_tokens=most, sampling=LOOP)
-        assert answer.done.completion_tokens == most
-        accepted += answer.done.timings.accepted_tokens
-    assert accepted > 20
-
-
-def test_a_stop_string_inside_a_run_of_guesses(engines: tuple[EngineProcess, EngineProcess]) -> None:
-    whole = same(engines, STORY, max_tokens=300, sampling=GREEDY, ignore_eos=True)
-    assert whole.done.timings.accepted_tokens > 0
-    for begin in range(len(whole.text) - 60, len(whole.text) - 6, 6):
-        stop = whole.text[begin : begin + 5]
-        answer = same(
-            engines, STORY, max_tokens=300, sampling=GREEDY, ignore_eos=True, stop=(stop,), logprobs=0
-        )
-        assert answer.text == whole.text[: whole.text.index(stop)]
-
-
-def test_several_at_once_and_one_that_leaves(engines: tuple[EngineProcess, EngineProcess]) -> None:
-    _, guessing = engines
-    alone = [guessing.generate(STORY, max_tokens=90, sampling=s, ignore_eos=True) for s in (GREEDY, WARM)]
-    leaving = guessing.start(STORY, sampling=LOOP)
-    numbers = [guessing.start(STORY, max_tokens=90, sampling=s, ignore_eos=True) for s in (GREEDY, WARM)]
-    while guessing.answers[leaving].deltas < 4:
-        guessing.receive()
-    guessing.send(Cancel(id=leaving))
-    assert [answer.tokens for answer in guessing.wait(numbers)] == [answer.tokens for answer in alone]
-    status = guessing.status
-    assert status.running == 0
-    assert 0 < status.kv_used_tokens <= status.prefix.tokens, "some are shared"
-
-
-def test_what_was_guessed_wrongly_is_not_cached(engines: tuple[EngineProcess, EngineProcess]) -> None:
-    """A continued answer reuses what it should, and goes on as if nothing had been guessed."""
-    answer = same(engines, STORY, max_tokens=150, sampling=GREEDY, ignore_eos=True)
-    more = same(engines, STORY + answer.text, max_tokens=60, sampling=GREEDY, ignore_eos=True)
-    assert more.done.cached_tokens > 100
