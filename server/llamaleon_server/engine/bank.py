@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as ListOf
-from pathlib import Path
 
 import msgspec
 
-from llamaleon_server.binding.adapters import Adapter, AdapterLoader
+from llamaleon_server.binding.adapters import Adapter
 from llamaleon_server.binding.context import Context
 from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.mixer import Place, Uses
@@ -22,15 +21,16 @@ from llamaleon_server.binding.model import Model
 from llamaleon_server.engine.grouping import TakeTurns
 from llamaleon_server.engine.hot import HotAdapters
 from llamaleon_server.engine.protocol import BankStatus, EngineOptions, HotAdapter
+from llamaleon_server.engine.roster import Roster
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
-from llamaleon_server.engine.warm import Known, Post, Read, WarmAdapters
+from llamaleon_server.engine.warm import Known, Post, WarmAdapters
 
 COPY_BUDGET_S = 0.008  # of a step in which others run
 TURN_STEPS = 64  # an adapter that runs may be asked to leave a bank too small for all after this many
 IDLE_BANK_S = 30.0  # the bare base runs without the bank once no adapter was used for this long
 
 SHARED: AdapterSet = ()  # the lane of everything that shares passes, the bare base among it
-Loaded = Known | AdapterError
+MOST_SETS = 1024  # whose lanes are remembered: there is no end of blends
 
 
 class AdapterBank:
@@ -43,122 +43,31 @@ class AdapterBank:
         self._off = off
         # Recurrent models cut a pass into pieces by sequence: its rows are then not in our order.
         self._splits = "it keeps a state, and its passes are split by sequence" if model.keeps_state else None
-        self._loader = AdapterLoader(model)
-        self._model = model
         self._warm = WarmAdapters(model, post, options.adapter_ram_bytes)
         self._mixer = context.mixer if off is None else None
         self._hot: HotAdapters | None = None
         if self._mixer is not None:
             self._hot = HotAdapters(model, self._mixer, options.bank_ranks, self._let_go)
-        self._known: dict[str, Known] = {}
-        self._native: dict[str, Adapter] = {}
-        self._loading: dict[str, list[Callable[[Loaded], None]]] = {}
-        self._unwanted: set[str] = set()  # unloaded while they were being loaded
-        self._leaving: dict[str, list[int]] = {}  # key -> requests that wait for the adapter to be gone
+        self.roster = Roster(
+            model,
+            self._warm,
+            off=off,
+            limit_ranks=self._hot.limit_ranks if self._hot is not None else 0,
+            changed=self._changed,
+            leaves=self._leaves,
+        )
         self._failed: dict[str, AdapterError] = {}  # could not be read again
-        self._alone: dict[
-            AdapterSet, bool
-        ] = {}  # see `_is_alone`; forgotten when an adapter comes or is pinned
+        self._alone: dict[AdapterSet, bool] = {}  # see `_is_alone`; cleared when that may change
         self._users: Counter[str] = Counter()
-        self._pins: set[str] = set()
         self._turns = TakeTurns(self._lane)
         self._clock = 0
         self._deadline = 0.0
         self._last_adapter_s = -IDLE_BANK_S
         self.waits_for_disk = False
 
-    # ------------------------------------------------------------ in and out
-
     @property
     def keys(self) -> list[str]:
-        return list(self._known)
-
-    def serves(self, key: str) -> bool:
-        """Whether a new request may use the adapter."""
-        return key in self._known and key not in self._leaving
-
-    def load(self, key: str, path: Path, *, pinned: bool | None, done: Callable[[Loaded], None]) -> list[int]:
-        """Make an adapter known; `done` is told, perhaps later. Takes back an unload that is under way.
-
-        Returns: the unload requests that are thereby settled.
-        """
-        settled = self._leaving.pop(key, [])
-        self._unwanted.discard(key)
-
-        def answer(result: Loaded) -> None:
-            if isinstance(result, Known) and pinned is not None:
-                result.pinned = pinned
-                self._pins = self._pins - {key} | ({key} & self._known.keys() if pinned else set())
-                self._alone.clear()
-            done(result)
-
-        if key in self._known:
-            answer(self._known[key])
-        elif key in self._loading:
-            self._loading[key].append(answer)
-        else:
-            self._loading[key] = [answer]
-            self._warm.read(path, lambda read: self._take(key, read))
-        return settled
-
-    def _take(self, key: str, read: Read | AdapterError) -> None:
-        """A file was read: is it an adapter of this model, and what can it be used for?"""
-        try:
-            if isinstance(read, AdapterError):
-                raise read
-            known = self._checked(key, read)
-        except AdapterError as error:
-            result: Loaded = error
-        else:
-            result = known
-            if key not in self._unwanted:
-                self._known[key] = known
-                self._alone.clear()
-                self._trim()
-        self._unwanted.discard(key)
-        for answer in self._loading.pop(key):
-            answer(result)
-
-    def _checked(self, key: str, read: Read) -> Known:
-        alone = read.alone or self._off
-        if alone is None and self._hot is not None and read.file.rank > self._hot.limit_ranks:
-            alone = f"its rank {read.file.rank} exceeds the bank's {self._hot.limit_ranks} (bank_ranks)"
-        known = Known(key, read.file, alone, None if alone else read.weights, last_used=self._clock)
-        if alone:
-            self._native[key] = self._loader.load(read.file.path)
-        else:
-            self._loader.require_used(read.file)
-        return known
-
-    def retire(self, key: str, request: int) -> bool:
-        """Ask an adapter to leave. False if there is nothing to wait for."""
-        if key in self._loading:
-            self._unwanted.add(key)
-        if key not in self._known:
-            return False
-        self._leaving.setdefault(key, []).append(request)
-        return True
-
-    def sweep(self, in_use: set[str]) -> list[int]:
-        """Let go of the leaving adapters that nobody uses. Returns the requests to answer."""
-        answered: list[int] = []
-        for key in [key for key in self._leaving if key not in in_use]:
-            answered += self._leaving.pop(key)
-            del self._known[key]
-            self._pins.discard(key)
-            self._alone.clear()
-            if self._hot is not None:
-                self._hot.leave(key)
-            native = self._native.pop(key, None)
-            if native is not None:
-                if self._context.uses(native.handle):
-                    self._let_go()
-                self._loader.free(native.handle)
-        return answered
-
-    @property
-    def has_leaving(self) -> bool:
-        return bool(self._leaving)
+        return self.roster.keys
 
     def take_failed(self) -> dict[str, AdapterError]:
         """Adapters that could not be read again: their sequences cannot go on."""
@@ -169,6 +78,16 @@ class AdapterBank:
         self._warm.close()
         if self._hot is not None:
             self._hot.close()
+
+    def _changed(self) -> None:
+        self._alone.clear()
+        self._trim()
+
+    def _leaves(self, key: str, native: Adapter | None) -> None:
+        if self._hot is not None:
+            self._hot.leave(key)
+        if native is not None and self._context.uses(native.handle):
+            self._let_go()
 
     # ------------------------------------------------------------ each step
 
@@ -181,7 +100,7 @@ class AdapterBank:
         """Those that may share the next pass; brings the adapters of the others nearer."""
         self._users = Counter(use.key for sequence in running for use in sequence.adapters)
         for key in self._users:
-            self._known[key].last_used = self._clock
+            self.roster.known[key].last_used = time.monotonic()
         ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
         if len(ready) < len(running):
             self._bring(running, patient=bool(ready))
@@ -189,7 +108,7 @@ class AdapterBank:
             if not ready:  # a bank made anew has lost those that were there
                 self._bring(running, patient=False)
                 ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
-        if self._hot is not None and not all(self._hot.ready(key) for key in self._pins):
+        if self._hot is not None and not all(self._hot.ready(key) for key in self.roster.pinned):
             self._bring_pinned(self._hot)
         return self._turns.choose(ready)
 
@@ -200,15 +119,19 @@ class AdapterBank:
     def _is_alone(self, adapters: AdapterSet) -> bool:
         """Whether a set is for llama.cpp's own adapters: the bank cannot take all of it at once."""
         if adapters not in self._alone:
+            if len(self._alone) > MOST_SETS:
+                self._alone.clear()
             self._alone[adapters] = self._hot is None or not self._fits(self._hot, adapters)
         return self._alone[adapters]
 
     def _fits(self, hot: HotAdapters, adapters: AdapterSet) -> bool:
-        mine = [self._known[use.key] for use in adapters]
+        mine = [self.roster.known[use.key] for use in adapters]
         if any(known.alone for known in mine):
             return False
         for kind in {known.kind for known in mine}:
-            pinned = [self._known[key] for key in self._pins if self._known[key] not in mine]
+            pinned = [
+                self.roster.known[key] for key in self.roster.pinned if self.roster.known[key] not in mine
+            ]
             needed = [known.file.rank for known in (*mine, *pinned) if known.kind == kind and not known.alone]
             if sum(map(hot.rounded, needed)) > hot.limit_ranks:
                 return False
@@ -232,12 +155,12 @@ class AdapterBank:
         ]
         for key in dict.fromkeys(wanted):
             if not self._hot.ready(key):
-                self._bring_one(self._hot, self._known[key], deadline)
+                self._bring_one(self._hot, self.roster.known[key], deadline)
 
     def _bring_pinned(self, hot: HotAdapters) -> None:
         """Those who lost their place when the bank was made anew, or had none yet; idle ones make room."""
-        for key in self._pins & self._known.keys():
-            known = self._known[key]
+        for key in self.roster.pinned & self.roster.known.keys():
+            known = self.roster.known[key]
             if (
                 known.alone is None
                 and not hot.ready(key)
@@ -262,7 +185,7 @@ class AdapterBank:
         try:
             entered = hot.enter(known, protected, self._clock)
             if not entered:
-                victim = hot.longest_in(known.kind, self._pins, self._clock - TURN_STEPS)
+                victim = hot.longest_in(known.kind, self.roster.pinned, self._clock - TURN_STEPS)
                 if victim is not None:
                     entered = hot.enter(known, protected - {victim}, self._clock)
                 elif not self._others_run(hot, known):  # only the pinned are in the way, scattered
@@ -289,7 +212,7 @@ class AdapterBank:
         """Keep RAM within its limit: those in the bank are kept longest, those on their way in always."""
         hot = self._hot.entries if self._hot is not None else {}
         on_their_way = {key for key in self._users if key not in hot}
-        self._warm.trim(list(self._known.values()), last=set(hot), never=on_their_way)
+        self._warm.trim(list(self.roster.known.values()), last=set(hot), never=on_their_way)
 
     # ------------------------------------------------------------ a pass
 
@@ -300,10 +223,10 @@ class AdapterBank:
         if self._is_alone(adapters):
             return
         for use in adapters:
-            known = self._known[use.key]
+            known = self.roster.known[use.key]
             if not self._hot.ready(use.key):
                 self._warm.warm_now(known)
-                known.last_used = self._clock
+                known.last_used = time.monotonic()
                 if use.key not in self._hot.entries and not self._enter(self._hot, known):
                     raise AdapterError("the bank has no room for it while others run")
                 self._hot.copy(use.key, float("inf"))
@@ -319,7 +242,7 @@ class AdapterBank:
             raise ValueError(f"one pass takes one lane of adapters, not {len(lanes)}")
         if self._mixer is None or any(adapters and self._is_alone(adapters) for adapters in sets):
             (adapters,) = sets
-            context.use_adapters(tuple((self._native_of(use.key).handle, use.weight) for use in adapters))
+            context.use_adapters(tuple((self.roster.native(use.key).handle, use.weight) for use in adapters))
             if self._mixer is not None:
                 self._mixer.rest()
             return False
@@ -348,12 +271,6 @@ class AdapterBank:
         assert place is not None, "only ready adapters are chosen"
         return place
 
-    def _native_of(self, key: str) -> Adapter:
-        """llama.cpp's own copy; the bank may have it too, if it is blended with one that it has not."""
-        if key not in self._native:
-            self._native[key] = self._loader.load(self._known[key].file.path)
-        return self._native[key]
-
     def _let_go(self) -> None:
         self._context.use_adapters(())
 
@@ -361,7 +278,7 @@ class AdapterBank:
 
     def status(self, users: Mapping[str, int]) -> BankStatus:
         """`users` are the running sequences of each adapter. May be called from another thread."""
-        known = list(self._known.values())
+        known = list(self.roster.known.values())
         alone = {one.key: one.alone for one in known if one.alone}
         warm = [one.weights for one in known if one.weights is not None]
         status = BankStatus(

@@ -146,12 +146,12 @@ class Engine:
             )
             self._send(protocol.Reply(id=request.id, adapter=loaded))
 
-        settled = self._bank.load(request.key, Path(request.path), pinned=request.pinned, done=done)
+        settled = self._bank.roster.load(request.key, Path(request.path), pinned=request.pinned, done=done)
         for waiting in settled:
             self._send(protocol.Reply(id=waiting))
 
     def unload_adapter(self, request: protocol.UnloadAdapter) -> None:
-        if not self._bank.retire(request.key, request.id):
+        if not self._bank.roster.retire(request.key, request.id):
             self._send(protocol.Reply(id=request.id))
         self._sweep()
 
@@ -174,7 +174,7 @@ class Engine:
 
     def _require(self, uses: tuple[protocol.AdapterUse, ...]) -> None:
         for use in uses:
-            if not self._bank.serves(use.key):
+            if not self._bank.roster.serves(use.key):
                 raise Rejected("adapter_unknown", f"The adapter {use.key} is not loaded.", "model")
 
     def _fail(self, request: int, code: protocol.FailedCode, message: str, param: str | None = None) -> None:
@@ -182,11 +182,11 @@ class Engine:
 
     def _sweep(self) -> None:
         """Let adapters go that were asked to leave and that nobody uses any more."""
-        if not self._bank.has_leaving:
+        if not self._bank.roster.has_leaving:
             return
         in_use = {use.key for sequence in self._scheduler.sequences() for use in sequence.adapters}
         in_use |= {use.key for dump in self._dumps for use in dump.adapters}
-        for request in self._bank.sweep(in_use):
+        for request in self._bank.roster.sweep(in_use):
             self._send(protocol.Reply(id=request))
 
     # ------------------------------------------------------------ work

@@ -55,12 +55,13 @@ class PrefixStore:
 
     def put(self, adapters: AdapterSet, tokens: Tokens, slot: int) -> None:
         """Copy what lies in `slot`, which is about to be freed; what takes too long loses its end."""
-        if self._limit == 0 or len(tokens) < LEAST_TOKENS or self._knows(adapters, tokens):
+        if len(tokens) < LEAST_TOKENS or self._limit == 0 or self._knows(adapters, tokens):
             return
         size = self._kv.state_bytes(slot)
-        share = min(self._pause_s / (size * self._out_s), self._limit / size) if size else 0.0
-        if share < 1.0:
-            keep = int(share * len(tokens))
+        if size > self._limit:
+            return
+        if size * self._out_s > self._pause_s:
+            keep = int(self._pause_s / (size * self._out_s) * len(tokens))
             if not self._can_cut or keep < LEAST_TOKENS or not self._kv.cut(slot, keep):
                 return
             tokens = tokens[:keep]
@@ -87,10 +88,9 @@ class PrefixStore:
                 self._drop(old)
         while self._entries and self.bytes + len(new.state) > self._limit:
             self._drop(next(iter(self._entries.values())))
-        if len(new.state) <= self._limit:
-            self._entries[id(new)] = new
-            self._of_set.setdefault(new.adapters, []).append(new)
-            self.bytes += len(new.state)
+        self._entries[id(new)] = new
+        self._of_set.setdefault(new.adapters, []).append(new)
+        self.bytes += len(new.state)
 
     def _drop(self, entry: Stored) -> None:
         del self._entries[id(entry)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ class Known:
     alone: str | None
     weights: LoraWeights | None = None
     pinned: bool = False
-    last_used: int = 0
+    last_used: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.kind = kind_of(self.file)

@@ -59,7 +59,7 @@ class ScoringEngines(FakeEngines):
     adapter_loss = 1.0
 
     async def open(self, base: object) -> FakeEngine:
-        engine = ScoringEngine(self._ask, context_tokens=self.context_tokens)
+        engine = ScoringEngine(self._ask, context_tokens=self.context_tokens, refuses=self.refuses)
         engine.adapter_loss = self.adapter_loss
         self.opened.append(engine)
         return engine
@@ -83,7 +83,7 @@ class Service:
         self.settings = Settings(home=home)
         self.registry = Registry.open(home)
         self.engines = ScoringEngines(reversed_prompt)
-        self.residents = Residents(self.settings, open_channel=self.engines.open)
+        self.residents = Residents(self.settings, open_channel=self.engines.open, records=self.registry)
         command = (sys.executable, str(TRAINER), mode)
         self.jobs = Jobs(self.settings, self.registry, self.residents, trainer_command=command)
 

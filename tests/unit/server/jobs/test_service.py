@@ -186,6 +186,36 @@ async def test_an_adapter_worse_than_the_base_is_registered_not_deployed(home: P
         assert "worse than the base" in (refused.reason or "")
 
 
+class EveryKey(set[str]):
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+async def test_an_adapter_that_the_engine_refuses_has_failed(home: Path) -> None:
+    async with serving(home) as service:
+        service.engines.refuses = EveryKey()
+        job = await service.ended(service.create(rows(20)))
+        assert job.error is not None
+        assert job.error.code == "adapter_refused"
+        [version] = [found for found in service.registry.adapters() if found.adapter == "espejo"]
+        assert (version.state, "does not fit" in (version.reason or "")) == ("failed", True)
+
+
+async def test_a_pinned_name_follows_what_a_job_deploys(home: Path) -> None:
+    async with serving(home) as service:
+        await service.ended(service.create(rows(20)))
+        first = service.registry.pin("tiny+espejo")
+        await service.residents.settle_pins(service.registry.base("tiny"))
+        assert service.engines.last.pinned == {first.key}
+        job = await service.ended(service.create(rows(24)))
+        assert job.status == "succeeded", service.messages(job)
+        second = service.registry.resolve("tiny+espejo").adapters[0][0]
+        assert second.version == 2
+        async with asyncio.timeout(10):
+            while service.engines.last.pinned != {second.key}:
+                await asyncio.sleep(0.01)
+
+
 async def test_the_trainer_outlives_the_server_and_is_found_again(home: Path) -> None:
     async with serving(home, "slow") as service:
         job = service.create(rows(20))
