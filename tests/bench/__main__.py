@@ -52,6 +52,7 @@ def measures(options: Options) -> dict[str, Measure]:
         "peers-q4_k_m": peers("Q4_K_M", "SHORT"),
         "arrival": with_options("arrival"),
         "overhead": with_options("overhead"),
+        "waiting": with_options("waiting"),
         "sampling": plain("sampling"),
         "speculation": plain("speculation"),
         "soak": with_options("soak"),
@@ -120,7 +121,7 @@ def main() -> None:
         for name in names:
             figures = run(name, known[name])
             if arguments.write:
-                report.write(name, figures)
+                report.write(name, figures, gpu=options.gpu)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,9 +19,17 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe() -> str:
+def gpu_names() -> str:
+    """As the driver lists them. Raises: OSError or CalledProcessError without a driver."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True)
+    return ", ".join(listed.stdout.split("\n")[:-1])
+
+
+def describe(*, gpu: bool = False) -> str:
+    used = gpu_names() if gpu else "no GPU used"
     memory = psutil.virtual_memory().total / 2**30
-    parts = [f"{psutil.cpu_count()} cores of {cpu_name()}, {memory:.0f} GiB, no GPU used", platform.system()]
+    parts = [f"{psutil.cpu_count()} cores of {cpu_name()}, {memory:.0f} GiB, {used}", platform.system()]
     parts.append(f"Python {platform.python_version()}")
     parts += [f"{name} {version(name)}" for name in ("llama-cpp-python", "torch", "transformers", "peft")]
     return ", ".join(parts)

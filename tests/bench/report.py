@@ -24,7 +24,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "The engine": (
         "",
-        ("arrival", "overhead", "sampling", "speculation", "soak"),
+        ("arrival", "overhead", "waiting", "sampling", "speculation", "soak"),
     ),
     "The product": (
         "The demonstration prints its own figures (`make demo`).",
@@ -34,12 +34,12 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 UNTESTED = "Not run: no machine with a GPU was at hand. Nothing here says how mixing performs on one."
 
 
-def write(measure: str, figures: list[Figure]) -> None:
+def write(measure: str, figures: list[Figure], *, gpu: bool = False) -> None:
     """Put one measure's figures in the place of its last ones, and make the page again."""
     path = DOCS / "benchmarks.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     measured = kept.get("measures", {})
-    entry = {"machine": machine.describe(), "figures": [figure.as_dict() for figure in figures]}
+    entry = {"machine": machine.describe(gpu=gpu), "figures": [figure.as_dict() for figure in figures]}
     raw = {"measures": {**measured, measure: entry}}
     path.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (DOCS / "benchmarks.md").write_text(page(raw["measures"]), encoding="utf-8")

@@ -52,14 +52,15 @@ def _pieces() -> list[int]:
     return [start + place for start in starts for place in range(PIECE)] + [FIRST_WORD]
 
 
-Speeds = tuple[list[float], list[float], Answer]
+Speeds = tuple[list[float], list[float], list[Answer]]
 
 
 def _compare(
     engines: tuple[EngineProcess, EngineProcess], prompt: str | list[int], sampling: Sampling, streams: int
 ) -> Speeds:
-    """Tokens per second without and with guesses, round by round, and one answer with them."""
+    """Tokens per second without and with guesses, round by round, and the answers with them."""
     rates: tuple[list[float], list[float]] = ([], [])
+    guessed = []
     for number in range(ROUNDS + 1):
         for engine, into in zip(engines, rates, strict=True):
             requests = [
@@ -70,23 +71,24 @@ def _compare(
             if number:  # the first fills the caches
                 slowest = max(answer.done.timings.decode_s for answer in answers)
                 into.append(streams * (TOKENS - 1) / slowest)
-    return *rates, answers[0]
+                guessed += answers if engine is engines[1] else []
+    return *rates, guessed
 
 
 def _figure(what: str, speeds: Speeds, goal: str | None = None) -> Figure:
-    plain, guessing, answer = speeds
+    plain, guessing, answers = speeds
     ratio = statistics.median(fast / slow for slow, fast in zip(plain, guessing, strict=True))
-    timings = answer.done.timings
+    drafted = sum(answer.done.timings.drafted_tokens for answer in answers)
+    accepted = sum(answer.done.timings.accepted_tokens for answer in answers)
     return Figure(
         f"guessing ahead, {what}",
-        f"{ratio:.2f} x ({timings.accepted_tokens} of {timings.drafted_tokens} guesses right, "
-        f"{TOKENS} tokens)",
+        f"{ratio:.2f} x ({accepted} of {drafted} guesses right)",
         goal,
         raw={
             "ratio": ratio,
             "plain_tokens_per_s": statistics.median(plain),
             "guessing_tokens_per_s": statistics.median(guessing),
-            "drafted_tokens": timings.drafted_tokens,
-            "accepted_tokens": timings.accepted_tokens,
+            "drafted_tokens": drafted,
+            "accepted_tokens": accepted,
         },
     )

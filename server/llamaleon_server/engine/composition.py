@@ -6,7 +6,7 @@ long prompt does not make the running streams stutter; a pass that only reads pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,13 +71,11 @@ class Composer:
         self._cost = cost
         self._speculator = speculator
 
-    def compose(
-        self, decoding: list[Sequence], prompts: Iterable[Sequence], free_cells: int
-    ) -> tuple[Span, ...]:
+    def compose(self, decoding: list[Sequence], prompts: list[Sequence], free_cells: int) -> tuple[Span, ...]:
         """Spans of one pass: `prompts` share what room is left, in the order given."""
         step = _Step(self._limits)
         decoding = decoding[: min(step.tokens_left, step.outputs_left)]
-        drafts = self._drafts(decoding, free_cells)
+        drafts = self._drafts(decoding, free_cells, beside_prompts=bool(prompts))
         for sequence in decoding:
             draft = drafts.get(sequence.id, ())
             step.add(Span(sequence, sequence.computed, 1 + len(draft), 1 + len(draft), draft))
@@ -91,10 +89,14 @@ class Composer:
                 step.prompt_tokens += count
         return tuple(step.spans)
 
-    def _drafts(self, decoding: list[Sequence], free_cells: int) -> Mapping[int, tuple[int, ...]]:
+    def _drafts(
+        self, decoding: list[Sequence], free_cells: int, *, beside_prompts: bool
+    ) -> Mapping[int, tuple[int, ...]]:
         """Guesses for the decoding sequences, none beyond what a request may still generate."""
         room = min(self._limits.batch_tokens, free_cells) - len(decoding)
         outputs = self._limits.output_rows - len(decoding)
+        if beside_prompts:
+            room, outputs = room - LEAST_CHUNK, outputs - 1
         able = [sequence for sequence in decoding if not _scores(sequence) and _guessable(sequence)]
         if self._speculator is None or not able or room < 1 or outputs < 1:
             return {}

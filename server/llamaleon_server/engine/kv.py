@@ -212,11 +212,12 @@ class KvCache:
 
         False, and it stays empty, if the cells do not suffice or the memory cannot cut there (see `share`).
         """
-        if tokens > self.free or not self._memory.restore(sequence, state):
+        if tokens > self.free:
             return False
-        if count < tokens:
+        there = self._memory.restore(sequence, state)
+        if there and count < tokens:
             self._memory.remove(sequence, count)
-        if not self._has(sequence, count):
+        if not there or not self._has(sequence, count):
             self._memory.remove(sequence)
             return False
         self._ledger.extend(sequence, count)

@@ -70,8 +70,10 @@ class PrefixStore:
         began = time.perf_counter()
         state = self._kv.save(slot)
         seconds = time.perf_counter() - began
+        if len(state) == 0:  # llama.cpp could not, and its log says why
+            return
         self._pause_s -= seconds
-        self._out_s += ADAPTS * (seconds / max(1, len(state)) - self._out_s)
+        self._out_s += ADAPTS * (seconds / len(state) - self._out_s)
         self._add(Stored(adapters, tokens.copy(), state))
 
     def _knows(self, adapters: AdapterSet, tokens: Tokens) -> bool:

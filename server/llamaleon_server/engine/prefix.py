@@ -113,7 +113,7 @@ class PrefixCache:
 
     def _pays(self, stored: Stored, length: int, saved: int) -> bool:
         """Whether bringing it back takes less than computing the `saved` tokens."""
-        if saved < LEAST_TOKENS or len(stored.tokens) > self._kv.free:
+        if saved < LEAST_TOKENS or len(stored.tokens) > self._kv.free + self.tokens:
             return False
         fixed, whole = self._cost.predict(0, 0), self._cost.predict(saved, 0)
         if fixed is None or whole is None:

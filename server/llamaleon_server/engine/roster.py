@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,9 @@ class Roster:
             done(result)
 
         if key in self.known:
-            answer(self.known[key])
+            known = self.known[key]
+            known.file = dataclasses.replace(known.file, path=path)  # the same contents may have moved
+            answer(known)
         elif key in self._loading:
             self._loading[key].append(answer)
         else:

@@ -1,8 +1,8 @@
 """From one row of logits to one token: llama.cpp's chain, computed with numpy.
 
 llama.cpp's own samplers first build an array of every token of the vocabulary with its logit and then walk
-it one by one: over a millisecond a token at temperature 1 with 152,000 tokens, 12 times what this takes. The
-rules are llama.cpp's, and the tests hold them against its samplers; only the random numbers differ.
+it one by one: over a millisecond a token at temperature 1 with 152,000 tokens, eight times what this takes.
+The rules are llama.cpp's, and the tests hold them against its samplers; only the random numbers differ.
 """
 
 from __future__ import annotations

@@ -146,12 +146,15 @@ class Scheduler:
     def _put_back_youngest(self) -> bool:
         """Return a running sequence to the queue, by its arrival: it keeps its tokens, not its cells.
 
-        The youngest is the one that started last; the one that started first is never put back, and ends.
+        What it had computed goes to RAM, as an evicted prefix does. The youngest is the one that started
+        last; the one that started first is never put back, and ends.
         """
         if len(self._running) < 2:
             return False
         youngest = self._running.pop()
         assert youngest.slot is not None, "a running sequence has a number"
+        if youngest.reusable_tokens:
+            self._prefixes.store.put(youngest.adapters, youngest.array()[: youngest.computed], youngest.slot)
         self._kv.close(youngest.slot)
         youngest.put_back()
         self._waiting.add(youngest)

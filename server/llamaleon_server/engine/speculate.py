@@ -25,6 +25,14 @@ LEAST_CHANCE = 0.05
 INDEXED_PER_STEP = 1536  # tokens; about 1.5 ms
 INDEXED_TOKENS = 32_768  # of one sequence; some 500 bytes each, a small part of what a token's KV takes
 MARGIN = 1.05  # a gain that is only predicted must be seen to be one
+# Where good guesses seem too dear they are tried all the same, once in so many passes: what a pass costs was
+# perhaps learned while the machine was busy, and passes without guesses teach nothing else.
+TRIAL_PASSES = 50
+TRIAL_CHANCE = 0.6
+TRIAL_GUESSES = 8
+
+
+Candidate = tuple[float, int]  # the probability that a guess is right, the number of its sequence
 
 
 class Cost(Protocol):
@@ -122,11 +130,12 @@ class Speculator:
     def __init__(self, cost: Cost) -> None:
         self._cost = cost
         self._known: WeakKeyDictionary[Sequence, Guessing] = WeakKeyDictionary()
+        self._refused = 0  # passes since the last guess, of those that had good ones
 
     def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> dict[int, tuple[int, ...]]:
         """Guesses by sequence id: in sum at most `tokens` of them, and at most `outputs` rows of logits."""
         unread = INDEXED_PER_STEP
-        candidates: list[tuple[float, int]] = []
+        candidates: list[Candidate] = []
         for number, sequence in enumerate(decoding):
             known = self._known.get(sequence)
             if known is None:
@@ -135,7 +144,7 @@ class Speculator:
             candidates += [(chance, number) for chance in known.chances()]
         candidates.sort(key=lambda candidate: -candidate[0])
         counts = [0] * len(decoding)
-        for _, number in candidates[: self._worth(candidates, len(decoding), min(tokens, outputs))]:
+        for _, number in self._chosen(candidates[: min(tokens, outputs)], len(decoding)):
             counts[number] += 1
         return {
             sequence.id: tuple(self._known[sequence].guesses[:count])
@@ -143,13 +152,24 @@ class Speculator:
             if count
         }
 
-    def _worth(self, candidates: list[tuple[float, int]], streams: int, room: int) -> int:
-        """How many of the candidates, likeliest first, make the pass give more tokens per second."""
+    def _chosen(self, candidates: list[Candidate], streams: int) -> list[Candidate]:
+        """Those that make the pass give more tokens per second, likeliest first; seldom others, to learn."""
         seconds = self._cost.predict(streams, streams)
-        if seconds is None:
-            return 0
+        if seconds is None or not candidates:
+            return []
+        count = self._worth(candidates, streams, seconds)
+        if count == 0 and candidates[0][0] >= TRIAL_CHANCE:
+            self._refused += 1
+            if self._refused < TRIAL_PASSES:
+                return []
+            count = sum(chance >= TRIAL_CHANCE for chance, _ in candidates[:TRIAL_GUESSES])
+        self._refused = 0
+        return candidates[:count]
+
+    def _worth(self, candidates: list[Candidate], streams: int, seconds: float) -> int:
+        """How many to take, if a pass without any takes so many seconds."""
         expected, count = float(streams), 0
-        for chance, _ in candidates[:room]:
+        for chance, _ in candidates:
             longer = self._cost.predict(streams + count + 1, streams + count + 1)
             if longer is None or chance * seconds < MARGIN * expected * (longer - seconds):
                 break

@@ -41,6 +41,7 @@ class Engine:
         self._streams: dict[int, asyncio.Queue[Delta | LlamaleonError]] = {}
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._adapters: dict[str, asyncio.Task[protocol.AdapterLoaded]] = {}
+        self._paths: dict[str, Path] = {}  # by key, where the engine finds them
         self._pinned: dict[str, Path] = {}
         self._death: LlamaleonError | None = None
         self._reader = asyncio.create_task(self._read())
@@ -151,9 +152,14 @@ class Engine:
         return _given(reply.pieces)
 
     async def load_adapter(self, key: str, path: Path) -> protocol.AdapterLoaded:
-        """Once per engine, however many ask at once. Raises: AdapterRefused."""
+        """Once per engine, however many ask at once. Raises: AdapterRefused.
+
+        Again if the file that it was loaded from is gone, because another version had the same contents: the
+        engine may have to read it a second time.
+        """
         task = self._adapters.get(key)
-        if task is None:
+        if task is None or (self._paths[key] != path and not self._paths[key].exists()):
+            self._paths[key] = path
             task = self._adapters[key] = asyncio.create_task(self._load_adapter(key, path))
             task.add_done_callback(lambda done: self._forget_failed(key, done))
         return await asyncio.shield(task)

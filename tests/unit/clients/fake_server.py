@@ -213,7 +213,15 @@ class FakeServer:
                     "target_tensors": ["blk.0.attn_q.weight", "blk.0.attn_v.weight"],
                     "training": {"n_epochs": 3, "learning_rate": 0.002000001},
                 },
-                "versions": [{"version": 1, "state": "deployed", "reason": None, "path": "/h/señor.gguf"}],
+                "versions": [
+                    {
+                        "version": 1,
+                        "state": "deployed",
+                        "reason": None,
+                        "pinned": True,
+                        "path": "/h/señor.gguf",
+                    }
+                ],
             }
         )
 

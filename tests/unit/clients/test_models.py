@@ -94,7 +94,7 @@ def test_show_flattens_what_is_nested(llamaleon: Llamaleon, server: FakeServer) 
 
     assert [" ".join(line.split()) for line in lines] == [
         "name nano+señor",
-        "version 1 deployed /h/señor.gguf",
+        "version 1 deployed pinned /h/señor.gguf",
         "rank 16",
         "target_tensors 2",
         "training.n_epochs 3",

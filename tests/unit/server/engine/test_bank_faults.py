@@ -14,7 +14,7 @@ from tests.engine_process import EngineProcess
 from tests.lora import random_lora
 from tests.unit.server.engine.reference import Mix, Reference, ask_all, open_reference
 
-from llamaleon_server.engine.protocol import AdapterUse, Failed, LoadAdapter, UnloadAdapter
+from llamaleon_server.engine.protocol import AdapterUse, Failed, LoadAdapter, Reply, UnloadAdapter
 
 pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32"}
@@ -22,7 +22,7 @@ PROMPTS = [[1, *random.Random(seed).choices(range(259, 512), k=5 + 7 * seed)] fo
 BASE: Mix = ()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def reference(stories: Path) -> Iterator[Reference]:
     with open_reference(stories, [2]) as opened:
         yield opened
@@ -51,11 +51,14 @@ def test_numbers_that_are_not_finite_harm_only_their_own_adapter(
 ) -> None:
     bad = poison(random_lora(stories, tmp_path / "x.gguf", seed=5, rank=8), tmp_path / "bad.gguf", value)
     others = [(prompt, mix) for prompt in PROMPTS for mix in (BASE, only("a"), only("b"))]
-    with EngineProcess(stories, **EXACT, parallel_sequences=8) as engine:
+    # Without flash attention llama.cpp multiplies what a sequence must not see by 0, which NaN survives: then
+    # one sequence's cells spoil all others, with or without a bank.
+    options = EXACT | {"flash_attention": True, "parallel_sequences": 8}
+    reference.rough = True
+    with EngineProcess(stories, **options) as engine:
         for key in ("a", "b"):
             engine.load(key, adapter_files[key])
         reply = engine.try_ask(LoadAdapter, key="bad", path=str(bad))
-        refused = isinstance(reply, Failed)
         if isinstance(reply, Failed):
             assert (reply.code, str(bad) in reply.message) == ("adapter_refused", True)
         else:
@@ -67,7 +70,7 @@ def test_numbers_that_are_not_finite_harm_only_their_own_adapter(
             engine.ask(UnloadAdapter, key="bad")
         engine.load("c", adapter_files["c"])  # of half the rank, perhaps where the bad one was
         ask_all(engine, reference, adapter_files, [*others, (PROMPTS[0], only("c"))])
-        assert sorted(engine.status.adapters) == ["a", "b", "c"], refused
+        assert sorted(engine.status.adapters) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("keep", [0.99, 0.5, 0.2])
@@ -107,6 +110,23 @@ def test_the_same_contents_twice(
         assert engine.status.adapters == ["copy"]
 
 
+def test_loads_and_unloads_that_overtake_each_other(
+    stories: Path, adapter_files: dict[str, Path], reference: Reference
+) -> None:
+    load, unload = LoadAdapter, UnloadAdapter
+    with EngineProcess(stories, **EXACT, parallel_sequences=8) as engine:
+        for kinds in [(load, unload), (unload, load, load), (load, unload, load), (load, load, unload)]:
+            numbers = [engine.new_id() for _ in kinds]
+            for kind, number in zip(kinds, numbers, strict=True):
+                path = {"path": str(adapter_files["a"])} if kind is load else {}
+                engine.send(kind(id=number, key="a", **path))
+            assert all(isinstance(engine.wait_reply(number), Reply) for number in numbers)
+            there = kinds[-1] is load
+            assert engine.status.adapters == ["a"] * there
+            if there:
+                ask_all(engine, reference, adapter_files, [(PROMPTS[0], only("a"))])
+
+
 def test_a_rank_larger_than_the_bank(
     stories: Path, adapter_files: dict[str, Path], reference: Reference, tmp_path: Path
 ) -> None:
@@ -116,6 +136,9 @@ def test_a_rank_larger_than_the_bank(
         for key in ("a", "b", "large"):
             engine.load(key, files[key])
         ask_all(engine, reference, files, [(prompt, mix) for prompt in PROMPTS for mix in mixes])
+        alone = engine.status.bank.alone
+        assert alone.keys() == {"large"}
+        assert "48" in alone["large"]
 
 
 def test_a_blend_larger_than_the_bank(
@@ -129,13 +152,13 @@ def test_a_blend_larger_than_the_bank(
         ask_all(engine, reference, adapter_files, [(prompt, mix) for prompt in PROMPTS for mix in mixes])
 
 
-@pytest.mark.parametrize("options", [{}, {"adapter_ram_bytes": 0}, {"mixing": False}])
+@pytest.mark.parametrize("options", [{}, {"adapter_ram_bytes": 0}, {"bank_ranks": 16}, {"mixing": False}])
 def test_forty_adapters_in_a_bank_of_four(
     stories: Path, reference: Reference, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     files = {f"{n}": random_lora(stories, tmp_path / f"{n}.gguf", seed=n, rank=4) for n in range(40)}
     dice = random.Random(3)
-    with EngineProcess(stories, **EXACT, parallel_sequences=8, bank_ranks=16, **options) as engine:
+    with EngineProcess(stories, **EXACT, parallel_sequences=8, **({"bank_ranks": 64} | options)) as engine:
         for key, path in files.items():
             engine.load(key, path)
         for key in files:
@@ -145,6 +168,11 @@ def test_forty_adapters_in_a_bank_of_four(
             (dice.choice(PROMPTS), tuple((key, 0.5) for key in dice.sample(list(files), 3))) for _ in range(9)
         ]
         ask_all(engine, reference, files, [*jobs, *blends])
+        bank = engine.status.bank
+        if bank.mixing:
+            assert (len(bank.hot) <= 4, bank.used_ranks <= 64, bank.evictions >= 36) == (True, True, True)
+        else:
+            assert "mixing" in (bank.reason or ""), "the setting is named"
         for key in files:
             engine.ask(UnloadAdapter, key=key)
         status = engine.status

@@ -40,6 +40,11 @@ def served(model: Path, adapters: dict[str, Path], *, rough: bool = False) -> En
         return engine.status
 
 
+def assert_mixed(status: EngineStatus) -> None:
+    assert (status.bank.mixing, status.bank.reason, status.bank.alone) == (True, None, {})
+    assert status.step.mixed_steps > 0
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES + tiny.MORE_FAMILIES)
 def test_a_family(family: str, tmp_path: Path) -> None:
     model = tiny.make(family, tmp_path).gguf
@@ -47,7 +52,7 @@ def test_a_family(family: str, tmp_path: Path) -> None:
         "all": random_lora(model, tmp_path / "all.gguf", seed=1, rank=6, targets=DENSE, scale=2.0),
         "two": random_lora(model, tmp_path / "two.gguf", seed=2, rank=3, targets=("attn_output", "ffn_down")),
     }
-    served(model, adapters)
+    assert_mixed(served(model, adapters))
 
 
 @pytest.mark.parametrize("file_type", ["F16", "Q8_0", "Q4_K_M"])
@@ -58,7 +63,7 @@ def test_a_quantised_base(file_type: str, tmp_path: Path) -> None:
         key: random_lora(model, tmp_path / f"{key}.gguf", seed=rank, rank=rank, dtype=dtype)
         for key, rank, dtype in (("plain", 8, "F32"), ("half", 16, "F16"), ("eighth", 32, "Q8_0"))
     }
-    served(model, adapters, rough=file_type != "F16")
+    assert_mixed(served(model, adapters, rough=file_type != "F16"))
 
 
 def test_embeddings_and_heads(tmp_path: Path) -> None:
@@ -70,24 +75,30 @@ def test_embeddings_and_heads(tmp_path: Path) -> None:
         "embedding": random_lora(model, tmp_path / "embedding.gguf", seed=3, targets=(EMBEDDING,), rank=2),
         "everything": random_lora(model, tmp_path / "all.gguf", seed=4, targets=everything, uneven=True),
     }
-    served(model, adapters)
+    assert_mixed(served(model, adapters))
 
 
-def test_experts(tmp_path: Path) -> None:
+def test_adapters_of_experts_run_alone(tmp_path: Path) -> None:
     model = kinds.mixture(tmp_path / "model.gguf")
     adapters = {
         "attention": random_lora(model, tmp_path / "attention.gguf", seed=1),
         "router": random_lora(model, tmp_path / "router.gguf", seed=2, targets=("ffn_gate_inp", "attn_v")),
         "experts": random_lora(model, tmp_path / "experts.gguf", seed=3, targets=(*EXPERTS, "attn_q")),
     }
-    served(model, adapters)
+    status = served(model, adapters)
+    assert status.bank.alone.keys() == {"experts"}
+    assert "_exps.weight" in status.bank.alone["experts"]
+    assert {hot.key for hot in status.bank.hot} == {"attention", "router"}
+    assert status.step.mixed_steps > 0
 
 
 @pytest.mark.parametrize("write", [kinds.mamba, kinds.jamba])
-def test_states(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+def test_models_that_keep_a_state_are_served_in_turns(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     model = write(tmp_path / "model.gguf")
     adapters = {
         "all": random_lora(model, tmp_path / "all.gguf", seed=1, targets=(*LINEARS, *STATE)),
         "out": random_lora(model, tmp_path / "out.gguf", seed=2, targets=("ssm_out",), rank=3),
     }
-    served(model, adapters)
+    status = served(model, adapters)
+    assert (status.bank.mixing, status.step.mixed_steps) == (False, 0)
+    assert "state" in (status.bank.reason or "")

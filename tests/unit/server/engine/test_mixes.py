@@ -87,6 +87,7 @@ def test_a_mix_changes_nobodys_answer_and_leaves_nothing(
 
     play()
     reference.seen.assert_rare()
+    assert engine_of(kind).status.step.mixed_steps > 100
     print(kind, reference.seen)
 
 

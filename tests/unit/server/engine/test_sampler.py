@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import llama_cpp.llama_cpp as native
@@ -199,9 +198,3 @@ def test_numbers_that_are_not_finite_are_refused(value: float, temperature: floa
     row[100] = value
     with pytest.raises(NotFinite):
         draw(row, 1, temperature=temperature)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def backend() -> Iterator[None]:
-    native.llama_backend_init()
-    yield

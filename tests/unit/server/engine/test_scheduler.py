@@ -144,6 +144,17 @@ def test_guesses_leave_room_for_everybody() -> None:
     assert [span.count for span in spans] == [6, 1, 1]
 
 
+def test_guesses_do_not_starve_prompts() -> None:
+    guesses = Guesses(100)
+    bench = big(batch=32, speculator=guesses, cost=FixedCost(1.0, 1.0))
+    bench.add(1, [1], max_tokens=3000)
+    bench.step()
+    bench.add(2, list(range(100)), max_tokens=1)
+    spans = bench.step()
+    assert guesses.asked == [(1, 32 - 1 - 16, 32 - 1 - 1)]
+    assert [span.count for span in spans] == [16, 16]
+
+
 def test_guesses_are_bounded_by_free_cells() -> None:
     guesses = Guesses(30)
     bench = Bench(cells=12, context=12, batch=12, parallel=1, speculator=guesses)
@@ -303,6 +314,17 @@ def test_open_ended_requests_give_way_and_end_all_the_same() -> None:
         put_back |= any(s.state is State.WAITING and s.generated for s in bench.scheduler.sequences())
     assert put_back
     assert ended == {0: 1000, 1: 1000, 2: 1000}
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 100_000])
+def test_who_gave_way_goes_on_where_it_was_if_there_is_ram(ram_bytes: int) -> None:
+    bench = Bench(cells=1100, context=1000, batch=64, ram_bytes=ram_bytes)
+    for number in range(3):
+        bench.add(number, [number, 1, 2], max_tokens=None)
+    bench.run()
+    again = bench.tokens_computed - 3 * 999
+    assert (again > 100) == (ram_bytes == 0)
+    assert (bench.prefixes.status().restored > 0) == (ram_bytes > 0)
 
 
 @pytest.mark.parametrize("seed", range(24))

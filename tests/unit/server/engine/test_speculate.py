@@ -12,6 +12,8 @@ from llamaleon_server.engine.speculate import (
     INDEXED_PER_STEP,
     MOST_GUESSES,
     ORDERS,
+    TRIAL_GUESSES,
+    TRIAL_PASSES,
     NgramIndex,
     Speculator,
 )
@@ -137,6 +139,18 @@ def test_it_stops_where_repetitions_mislead_and_starts_again() -> None:
     passes, _, accepted = drawn(speculator, sequence, misleading[300:500])
     assert accepted > 100
     assert passes < 100
+
+
+def test_a_price_that_was_too_high_is_found_out() -> None:
+    """Good guesses are tried now and then although they seem too dear; poor ones are not."""
+    costs = Costs(0.0)
+    speculator, copying = Speculator(costs), sequence_of([*range(100, 400), 7])
+    passes, guessed, accepted = drawn(speculator, copying, list(range(100, 300)))
+    assert 1 <= -(-guessed // TRIAL_GUESSES) <= 200 / TRIAL_PASSES
+    assert passes == 200 - accepted
+    costs.fixed = 10.0
+    passes, _, _ = drawn(speculator, copying, list(range(300, 400)))
+    assert passes < 30
 
 
 def test_a_long_prompt_is_read_over_several_steps() -> None:

@@ -119,6 +119,19 @@ async def test_an_adapter_that_was_refused_may_be_tried_again(stage: Stage) -> N
     assert stage.refused == [("tiny+refused@1", "/refused.gguf does not fit.")] * 2
 
 
+async def test_contents_whose_file_is_gone_are_shown_their_new_place(stage: Stage, tmp_path: Path) -> None:
+    await stage.say()
+    async with stage.residents.lease(stage.base) as engine:
+        paths = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+        for path in paths:
+            path.touch()
+            await engine.load_adapter("key", path)
+        assert len(stage.engines.last.sent(LoadAdapter)) == 1, "the first is as good as the second"
+        paths[0].unlink()
+        await engine.load_adapter("key", paths[1])
+    assert stage.engines.last.adapters == {"key": str(paths[1])}
+
+
 async def test_death_fails_what_runs_and_the_next_request_starts_another(stage: Stage) -> None:
     await stage.say("red")
     stage.engines.last.gate.clear()
