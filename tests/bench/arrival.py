@@ -139,7 +139,8 @@ def arrival_figure(
     return Figure(
         f"a warm adapter of {size:.0f} MB enters the bank while {STREAMS} streams run: added to the worst "
         f"step beside the same request under an adapter that is there ({usual:.0f} ms)",
-        f"{added:.0f} ms, {most:.0f} ms in the worst of {len(arrived)}; {copied} copied in, "
+        f"{added:.0f} ms, {most:.0f} ms in the worst of {len(arrived)}; {copied} copied in, the last in "
+        f"{after.last_copy_s * 1e3:.0f} ms, "
         f"{rebuilds} re-reserves",
         f"at most {goal_ms} ms, no re-reserve",
         {

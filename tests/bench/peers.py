@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench import models
@@ -31,6 +31,7 @@ OURS, LLAMA, PYTHON = "ours", "llama_server", "llama_cpp_server"
 SHARED = 8  # adapters that are used at once
 MANY = 64
 ZIPF = 1.1
+BANK = ("bank_copies", "bank_evictions", "bank_rebuilds")  # how often adapters came, went, moved house
 NAMES = {LLAMA: "llama-server", PYTHON: "llama_cpp.server"}
 
 
@@ -63,8 +64,10 @@ class Table:
     title: str
 
     @property
-    def ours(self) -> Server:
-        return self.servers[OURS]
+    def ours(self) -> Ours:
+        found = self.servers[OURS]
+        assert isinstance(found, Ours)
+        return found
 
     @property
     def all(self) -> list[Server]:
@@ -211,12 +214,16 @@ def many_row(table: Table, kind: str) -> Figure:
     mixed = [ours.body(text, size.zipf_tokens, files[at]) for text, at in zip(texts, chosen, strict=True)]
     alone = [ours.body(text, size.zipf_tokens, files[0]) for text in texts]
     contestants = [Contestant(OURS, ours, mixed, 8), Contestant("ours_one_adapter", ours, alone, 8)]
+    before = {name: ours.counter(f"llamaleon_{name}_total") for name in BANK}
     outcome = compete(contestants, size.zipf_rounds, throughput, all_servers=table.all)
+    moved = {name: ours.counter(f"llamaleon_{name}_total") - before[name] for name in BANK}
     what = (
         f"{MANY} adapters, Zipf {ZIPF} ({len(set(chosen))} of them in {len(chosen)} requests), 8 streams, "
         f"{kind}, {table.title}, over one adapter"
     )
-    return outcome.figure(what, OURS, "ours_one_adapter", "at least 0.75", "tokens_per_s")
+    figure = outcome.figure(what, OURS, "ours_one_adapter", "at least 0.75", "tokens_per_s")
+    counted = ", ".join(f"{count:.0f} {name.removeprefix('bank_')}" for name, count in moved.items())
+    return replace(figure, measured=f"{figure.measured}; {counted}", raw={**figure.raw, **moved})
 
 
 def prefill_rows(table: Table) -> list[Figure]:

@@ -135,6 +135,11 @@ class Ours(Server):
     def flags(self) -> str:
         return " ".join(self._flags)
 
+    def counter(self, name: str) -> float:
+        """One of its Prometheus metrics, of its only base."""
+        lines = self.client.get("/metrics").raise_for_status().text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
+
     def _model(self, adapter: Path | None) -> str:
         return self.serving.model.stem + (f"+{adapter.stem}" if adapter else "")
 

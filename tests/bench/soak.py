@@ -29,6 +29,7 @@ from tests.server import RunningServer
 REQUESTS, STREAMS, ADAPTERS, PROMPTS = 10_000, 8, 12, 64
 SHARE_GROWTH, MIB_GROWTH = 0.01, 4.0
 CANCELLED = 0.1
+PREFIX_RAM = "16MiB"  # of idle prefixes: the usual 1 GiB would not be full by the end
 KINDS = {"base", "adapter", "blend", "cancelled"}
 
 
@@ -58,7 +59,7 @@ def soak(scratch: Path, requests: int, base: Path = NANO) -> Soaked:
     ]
     bodies = list(made(base.stem, names, requests))
     arguments = ["--model", str(base), "--watch", str(folder), "--context", "512", "--parallel", str(STREAMS)]
-    arguments += ["--threads", str(THREADS), "--log-level", "warning"]
+    arguments += ["--threads", str(THREADS), "--log-level", "warning", "--prefix-ram", PREFIX_RAM]
     with (
         RunningServer(scratch / "home", arguments) as server,
         new_client(server.url) as client,

@@ -109,6 +109,10 @@ class Context:
         """Forget positions from `start` on. False if this kind of memory cannot forget a part."""
         return bool(native.llama_memory_seq_rm(self._memory, sequence, start, -1))
 
+    def wipe(self) -> None:
+        """Forget everything, and overwrite it with zeros."""
+        native.llama_memory_clear(self._memory, True)
+
     def copy(self, source: int, target: int, end: int) -> None:
         """Let `target` share the positions [0, end) of `source`."""
         native.llama_memory_seq_cp(self._memory, source, target, 0, end)

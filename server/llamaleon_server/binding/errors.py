@@ -3,6 +3,7 @@
 BindingError
 ├── LoadError        the model or its context cannot be had: the engine cannot start
 ├── AdapterError     one adapter file is refused: the engine goes on
+│   └── UnreadableAdapterError   not for what it is: it cannot be read now
 └── DecodeError      one pass failed: its sequences must be dropped or computed again
 """
 
@@ -17,6 +18,10 @@ class LoadError(BindingError):
 
 class AdapterError(BindingError):
     """The message names the tensor or the metadata key that is wrong."""
+
+
+class UnreadableAdapterError(AdapterError):
+    """The file was there when it was registered, and cannot be read now."""
 
 
 class DecodeError(BindingError):

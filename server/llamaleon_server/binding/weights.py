@@ -1,12 +1,12 @@
 """The weights of one adapter file in RAM, ready to be copied into a bank.
 
-A bank multiplies by no alpha of its own, so `alpha / rank` is folded into A: exact for powers of two; else
-one rounding of the weights' own type, no larger than the one that llama.cpp's F16 kernels make of the
-activations. F16 stays F16; every other type, and an adapter of several, is held as F32.
+A bank multiplies by no alpha of its own, so `alpha / rank` is folded into A. An adapter of F16 stays F16 if
+that is exact, as it is for powers of two; every other one is held as F32, where it costs a rounding in 2^24.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from llamaleon_convert.header import TensorInfo
 from llamaleon_server.binding.adapter_file import EMBEDDING, AdapterFile
-from llamaleon_server.binding.errors import AdapterError
+from llamaleon_server.binding.errors import AdapterError, UnreadableAdapterError
 
 Weights = NDArray[np.floating[Any]]  # float16 or float32
 GGML_TYPES = {"F32": 0, "F16": 1}
@@ -38,7 +38,13 @@ class LoraWeights:
 
 def kind_of(file: AdapterFile) -> str:
     """The type that an adapter is held in."""
-    return "F16" if {tensor.type for pair in file.pairs.values() for tensor in pair} == {"F16"} else "F32"
+    types = {tensor.type for pair in file.pairs.values() for tensor in pair}
+    exact = all(abs(math.frexp(_scale(file, b))[0]) == 0.5 for _, b in file.pairs.values())
+    return "F16" if types == {"F16"} and exact else "F32"
+
+
+def _scale(file: AdapterFile, b: TensorInfo) -> float:
+    return file.alpha / b.shape[0] if file.alpha else 1.0
 
 
 def why_alone(file: AdapterFile) -> str | None:
@@ -55,15 +61,13 @@ def read_weights(file: AdapterFile) -> LoraWeights:
     try:
         with file.path.open("rb") as stream:
             for target, (a, b) in file.pairs.items():
-                pair_rank = b.shape[0]
-                rank = max(rank, pair_rank)
-                scale = file.alpha / pair_rank if file.alpha else 1.0
+                rank = max(rank, b.shape[0])
                 pairs[target] = (
-                    _finite(_scaled(_read(stream, a), scale, DTYPES[kind]), file, a),
+                    _finite(_scaled(_read(stream, a), _scale(file, b), DTYPES[kind]), file, a),
                     _finite(_read(stream, b).astype(DTYPES[kind], copy=False), file, b),
                 )
     except OSError as error:
-        raise AdapterError(f"{file.path}: cannot be read: {error.strerror}.") from error
+        raise UnreadableAdapterError(f"{file.path}: cannot be read: {error.strerror or error}.") from error
     return LoraWeights(kind, rank, pairs)
 
 

@@ -23,11 +23,12 @@ from llamaleon_server.engine.dump import LogitsDump
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.postprocess import Postprocessor
 from llamaleon_server.engine.prefix import PrefixCache
+from llamaleon_server.engine.quarantine import Quarantine
 from llamaleon_server.engine.runner import Runner
 from llamaleon_server.engine.sampling import problem_of
 from llamaleon_server.engine.scheduler import Limits, Rejected, Scheduler
 from llamaleon_server.engine.speculate import Speculator
-from llamaleon_server.engine.stepping import Stepper
+from llamaleon_server.engine.stepping import Stepper, failure_of
 from llamaleon_server.engine.warm import Known
 
 Send = Callable[[protocol.FromEngine], None]
@@ -73,15 +74,18 @@ class Engine:
         # The state of recurrent layers cannot go back to before a wrong guess.
         guesses = options.speculation and not model.keeps_state
         speculator = Speculator(self._cost) if guesses else None
+        quarantine = Quarantine(self._bank)
         self._scheduler = Scheduler(
-            self._kv, self._prefixes, limits, self._bank, cost=self._cost, speculator=speculator
+            self._kv, self._prefixes, limits, quarantine, cost=self._cost, speculator=speculator
         )
         self._stepper = Stepper(
             scheduler=self._scheduler,
+            quarantine=quarantine,
             runner=Runner(context, self._bank, loaded.batch_tokens),
             bank=self._bank,
             kv=self._kv,
             cost=self._cost,
+            speculator=speculator,
             drawing=Drawing(model.vocabulary, loaded.threads),
             postprocessor=Postprocessor(model.vocabulary),
         )
@@ -135,7 +139,7 @@ class Engine:
 
         def done(result: Known | AdapterError) -> None:
             if isinstance(result, AdapterError):
-                self._fail(request.id, "adapter_refused", str(result))
+                self._fail(request.id, failure_of(result), str(result))
                 return
             loaded = protocol.AdapterLoaded(
                 key=result.key,

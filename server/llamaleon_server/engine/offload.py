@@ -102,6 +102,10 @@ class PrefixStore:
         if not siblings:
             del self._of_set[entry.adapters]
 
+    def clear(self) -> None:
+        for entry in list(self._entries.values()):
+            self._drop(entry)
+
     # ------------------------------------------------------------ back
 
     def find(self, adapters: AdapterSet, wanted: Tokens) -> tuple[Stored, int] | None:
@@ -123,6 +127,7 @@ class PrefixStore:
             return False
         seconds = time.perf_counter() - began
         self._back_s += ADAPTS * (seconds / len(entry.state) - self._back_s)
-        self._entries.move_to_end(id(entry))
+        if id(entry) in self._entries:  # making room for it may just have pushed it out
+            self._entries.move_to_end(id(entry))
         self.restored += 1
         return True

@@ -105,6 +105,8 @@ class PrefixCache:
         for other in running:
             if other.slot is not None and other.computed:
                 donors.append((other.array()[: other.computed], other.slot))
+        if self._kv.window:  # of equals the one that ends first has the most of the window before that
+            donors.sort(key=lambda donor: len(donor[0]))
         slot, length = longest(wanted, donors, whole=self._whole_only)
         stored = self.store.find(sequence.adapters, wanted)
         if stored is not None and self._pays(stored[0], stored[1], stored[1] - length):
@@ -174,7 +176,7 @@ class PrefixCache:
 
     def _covers(self, adapters: AdapterSet, tokens: Tokens) -> bool:
         """Whether it is the beginning of a prefix that is here, which then counts as used."""
-        if self._whole_only:
+        if self._whole_only or self._kv.window:
             return False
         donors = ((entry.tokens, entry.slot) for entry in self._of_set.get(adapters, {}).values())
         slot, length = longest(tokens, donors)
@@ -201,6 +203,12 @@ class PrefixCache:
         self._drop(entry)
         self._evictions += 1
         return True
+
+    def clear(self) -> None:
+        """Forget all prefixes, those in RAM too."""
+        for entry in list(self._entries.values()):
+            self._drop(entry)
+        self.store.clear()
 
     def _drop(self, entry: Prefix) -> None:
         del self._entries[entry.slot]

@@ -10,6 +10,7 @@ from llamaleon_server.engine.protocol import Generate, Sampling
 from llamaleon_server.engine.sampler import SamplerSettings
 
 MAX_ALTERNATIVES = 20
+MAX_WEIGHT = 100  # of an adapter: what is trained is used at about 1
 # field -> (least, most) allowed
 RANGES = {
     "temperature": (0.0, 100.0),
@@ -48,8 +49,11 @@ def problem_of(request: Generate, vocabulary: Vocabulary) -> tuple[str, str] | N
                 "prompt",
             )
     for use in request.adapters:
-        if not math.isfinite(use.weight):
-            return f"The weight {use.weight} of adapter {use.key} is not a finite number.", "model"
+        if not abs(use.weight) <= MAX_WEIGHT:  # also catches NaN
+            return (
+                f"An adapter's weight is {use.weight}; it must lie between -{MAX_WEIGHT} and {MAX_WEIGHT}.",
+                "model",
+            )
     return None
 
 

@@ -160,6 +160,17 @@ class Scheduler:
         self._waiting.add(youngest)
         return True
 
+    def start_over(self) -> None:
+        """Wipe the cache: everybody computes again what had been computed, and no prefix is left."""
+        for sequence in self._running:
+            assert sequence.slot is not None, "a running sequence has a number"
+            self._kv.close(sequence.slot)
+            sequence.put_back()
+            self._waiting.add(sequence)
+        self._running.clear()
+        self._prefixes.clear()
+        self._kv.wipe()
+
     def remove(self, sequence: Sequence, *, keep_cells: bool = True) -> None:
         """Take a sequence out, whatever its state; its cells become a cached prefix or are freed."""
         if sequence.state is State.RUNNING:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, field
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from llamaleon_server.engine.sequence import Sequence
+from llamaleon_server.engine.sizes import Cost, PassSizes
 
 ORDERS = (4, 3, 2)  # tokens that must have stood there before; the longest match counts
 # What the token after a match is at first believed to be worth, by order: more than in most texts, less than
 # where one copies.
 FIRST_CHANCE = {4: 0.8, 3: 0.7, 2: 0.5}
 ADAPTS = 0.15  # how much one guess changes that belief
+TRUST_ADAPTS = 0.2  # how much one pass with guesses changes the trust in the chances of a sequence...
+TRUST_RETURNS = 0.01  # ...and how much of what is missing comes back with each pass
 MOST_GUESSES = 16  # of one sequence in one pass
 LEAST_CHANCE = 0.05
 INDEXED_PER_STEP = 1536  # tokens; about 1.5 ms
@@ -29,16 +31,9 @@ MARGIN = 1.05  # a gain that is only predicted must be seen to be one
 # perhaps learned while the machine was busy, and passes without guesses teach nothing else.
 TRIAL_PASSES = 50
 TRIAL_CHANCE = 0.6
-TRIAL_GUESSES = 8
 
 
 Candidate = tuple[float, int]  # the probability that a guess is right, the number of its sequence
-
-
-class Cost(Protocol):
-    """Seconds of a pass with so many tokens and rows of logits; None if not known yet."""
-
-    def predict(self, tokens: int, outputs: int) -> float | None: ...
 
 
 class NgramIndex:
@@ -78,6 +73,8 @@ class Guessing:
     index: NgramIndex = field(default_factory=NgramIndex)
     chance: dict[int, float] = field(default_factory=FIRST_CHANCE.copy)
     guesses: list[int] = field(default_factory=list)
+    sent: int = 0  # how many of them the last pass computed
+    trust: float = 1.0  # what came of such, over what was hoped: long runs may end sooner than chances say
     _order: int = 0  # of the match that they come from
     _begin: int = 0  # where they would stand
 
@@ -94,6 +91,12 @@ class Guessing:
 
     def _learn(self, tokens: list[int]) -> None:
         """Compare the last guesses with what came, up to the first that was wrong."""
+        if self.sent and len(tokens) > self._begin:
+            right = min(len(tokens) - self._begin - 1, self.sent)
+            hoped = sum(self._chances()[: self.sent])
+            self.trust += TRUST_ADAPTS * (min(right / hoped, 1.0) - self.trust)
+            self.sent = 0
+        self.trust += TRUST_RETURNS * (1.0 - self.trust)
         for distance, (guess, token) in enumerate(zip(self.guesses, tokens[self._begin :], strict=False)):
             order = self._order_at(distance)
             self.chance[order] += ADAPTS * ((guess == token) - self.chance[order])
@@ -105,7 +108,11 @@ class Guessing:
         return min(self._order + distance, ORDERS[0])
 
     def chances(self) -> list[float]:
-        """For each guess, the probability that it and all before it are right; only those worth a thought."""
+        """For each guess worth a thought, the probability that it and all before it are right."""
+        return [self.trust * chance for chance in self._chances()]
+
+    def _chances(self) -> list[float]:
+        """The same, as the hits of single guesses have it."""
         result: list[float] = []
         chance = 1.0
         for distance in range(len(self.guesses)):
@@ -128,9 +135,14 @@ class Speculator:
     """Chooses the guesses that a pass is worth lengthening for. The engine alone calls it."""
 
     def __init__(self, cost: Cost) -> None:
-        self._cost = cost
+        self._sizes = PassSizes(cost)
         self._known: WeakKeyDictionary[Sequence, Guessing] = WeakKeyDictionary()
         self._refused = 0  # passes since the last guess, of those that had good ones
+
+    def observe(self, tokens: int, outputs: int, seconds: float) -> None:
+        """Take in what a pass took."""
+        if tokens == outputs:
+            self._sizes.observe(tokens, seconds)
 
     def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> dict[int, tuple[int, ...]]:
         """Guesses by sequence id: in sum at most `tokens` of them, and at most `outputs` rows of logits."""
@@ -146,6 +158,8 @@ class Speculator:
         counts = [0] * len(decoding)
         for _, number in self._chosen(candidates[: min(tokens, outputs)], len(decoding)):
             counts[number] += 1
+        for sequence, count in zip(decoding, counts, strict=True):
+            self._known[sequence].sent = count
         return {
             sequence.id: tuple(self._known[sequence].guesses[:count])
             for sequence, count in zip(decoding, counts, strict=True)
@@ -154,7 +168,7 @@ class Speculator:
 
     def _chosen(self, candidates: list[Candidate], streams: int) -> list[Candidate]:
         """Those that make the pass give more tokens per second, likeliest first; seldom others, to learn."""
-        seconds = self._cost.predict(streams, streams)
+        seconds = self._sizes.predict(streams)
         if seconds is None or not candidates:
             return []
         count = self._worth(candidates, streams, seconds)
@@ -162,16 +176,18 @@ class Speculator:
             self._refused += 1
             if self._refused < TRIAL_PASSES:
                 return []
-            count = sum(chance >= TRIAL_CHANCE for chance, _ in candidates[:TRIAL_GUESSES])
+            count = sum(chance >= TRIAL_CHANCE for chance, _ in candidates[:MOST_GUESSES])
         self._refused = 0
         return candidates[:count]
 
     def _worth(self, candidates: list[Candidate], streams: int, seconds: float) -> int:
-        """How many to take, if a pass without any takes so many seconds."""
-        expected, count = float(streams), 0
-        for chance, _ in candidates:
-            longer = self._cost.predict(streams + count + 1, streams + count + 1)
-            if longer is None or chance * seconds < MARGIN * expected * (longer - seconds):
+        """How many to take for the most tokens per second, if a pass without any takes so many seconds."""
+        expected, best, count = float(streams), MARGIN * streams / seconds, 0
+        for number, (chance, _) in enumerate(candidates, 1):
+            longer = self._sizes.predict(streams + number)
+            if longer is None:
                 break
-            expected, seconds, count = expected + chance, longer, count + 1
+            expected += chance
+            if expected / longer > best:
+                best, count = expected / longer, number
         return count

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llamaleon_server.binding.errors import DecodeError
+from llamaleon_server.binding.errors import AdapterError, DecodeError, UnreadableAdapterError
 from llamaleon_server.engine.bank import AdapterBank
 from llamaleon_server.engine.cost import StepCost
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.postprocess import Postprocessor
 from llamaleon_server.engine.protocol import Delta, FailedCode
+from llamaleon_server.engine.quarantine import Quarantine
 from llamaleon_server.engine.runner import Runner, SpanResult
 from llamaleon_server.engine.scheduler import Scheduler, Span
 from llamaleon_server.engine.sequence import Sequence
+from llamaleon_server.engine.speculate import Speculator
 from llamaleon_server.engine.stats import StepRecorder
+
+NOT_FINITE = "The model computed numbers that are not finite: its adapter, its weight or the file is bad."
 
 
 @dataclass
@@ -29,6 +33,11 @@ class Outcome:
     idle: bool = False
 
 
+def failure_of(error: AdapterError) -> FailedCode:
+    """A file that cannot be read now may be read later: that does not make the adapter a bad one."""
+    return "engine_error" if isinstance(error, UnreadableAdapterError) else "adapter_refused"
+
+
 class Stepper:
     """Runs the passes. All its parts belong to one engine and one thread."""
 
@@ -36,18 +45,22 @@ class Stepper:
         self,
         *,
         scheduler: Scheduler,
+        quarantine: Quarantine,
         runner: Runner,
         bank: AdapterBank,
         kv: KvCache,
         cost: StepCost,
+        speculator: Speculator | None,
         drawing: Drawing,
         postprocessor: Postprocessor,
     ) -> None:
         self._scheduler = scheduler
+        self._quarantine = quarantine
         self._runner = runner
         self._bank = bank
         self._kv = kv
         self._cost = cost
+        self._speculator = speculator
         self._drawing = drawing
         self._postprocessor = postprocessor
         self.recorder = StepRecorder()
@@ -73,7 +86,7 @@ class Stepper:
         for key, error in self._bank.take_failed().items():
             for sequence in self._scheduler.sequences():
                 if any(use.key == key for use in sequence.adapters):
-                    self._drop(sequence, "adapter_refused", str(error), outcome)
+                    self._drop(sequence, failure_of(error), str(error), outcome)
 
     def _run(self, spans: tuple[Span, ...], outcome: Outcome) -> list[SpanResult]:
         try:
@@ -89,6 +102,8 @@ class Stepper:
             return []
         tokens, outputs = sum(span.count for span in spans), sum(span.outputs for span in spans)
         self._cost.observe(tokens, outputs, self._runner.decode_s)
+        if self._speculator is not None:
+            self._speculator.observe(tokens, outputs, self._runner.decode_s)
         adapters = len({use.key for span in spans for use in span.adapters})
         for span in spans:
             sequence = span.sequence
@@ -108,8 +123,6 @@ class Stepper:
         for result, drawn in zip(results, all_drawn, strict=True):
             sequence = result.span.sequence
             if drawn.failed:
-                message = "The model computed numbers that are not finite: its adapter or file is bad."
-                self._drop(sequence, "engine_error", message, outcome)
                 continue
             delta = self._postprocessor.advance(result, drawn)
             if result.span.draft:
@@ -119,7 +132,21 @@ class Stepper:
             outcome.deltas.append(delta)
             if delta.finish is not None:
                 self._scheduler.remove(sequence)
+        spoiled = [
+            result.span.sequence for result, drawn in zip(results, all_drawn, strict=True) if drawn.failed
+        ]
+        if spoiled:
+            self._start_over(spoiled, outcome)
         return drawing_s
+
+    def _start_over(self, spoiled: list[Sequence], outcome: Outcome) -> None:
+        """Numbers were not finite: find out by whose fault, and let the others go on."""
+        if not self._quarantine.active:
+            self._quarantine.begin(self._scheduler.sequences())
+        else:  # they ran alone, in a clean cache
+            for sequence in spoiled:
+                self._drop(sequence, "engine_error", NOT_FINITE, outcome)
+        self._scheduler.start_over()
 
     def _cut_guesses(self, sequence: Sequence) -> None:
         """Forget what was computed for guesses that did not come true."""

@@ -24,7 +24,9 @@ class Memory:
 
     def __init__(self) -> None:
         self.cells: dict[int, list[Cell]] = {}
-        self.saved: list[list[Cell]] = []
+        self.saved: list[tuple[list[Cell], int]] = []
+        self.window = 0  # positions kept before the last; 0: all
+        self._begin: dict[int, int] = {}  # of what is kept
         self.cuts = True  # False: forgets a sequence as a whole or not at all, as recurrent layers do
 
     def remove(self, sequence: int, start: int = 0) -> bool:
@@ -32,29 +34,44 @@ class Memory:
         if not self.cuts and 0 < start < len(cells):
             return False
         self.cells[sequence] = cells[:start]
+        if start == 0:
+            self._begin[sequence] = 0
         return True
+
+    def append(self, sequence: int, cells: list[Cell]) -> None:
+        """What a pass computes."""
+        kept = self.cells.setdefault(sequence, [])
+        kept += cells
+        if self.window:
+            self._begin[sequence] = max(self._begin.get(sequence, 0), len(kept) - self.window)
 
     def copy(self, source: int, target: int, end: int) -> None:
         assert not self.cells.get(target), "only an empty sequence may take a copy"
         self.cells[target] = self.cells[source][:end]
+        self._begin[target] = self._begin.get(source, 0)
 
     def positions(self, sequence: int) -> tuple[int, int]:
         length = len(self.cells.get(sequence, []))
-        return (0, length - 1) if length else (-1, -1)
+        return (self._begin.get(sequence, 0), length - 1) if length else (-1, -1)
+
+    def wipe(self) -> None:
+        self.cells.clear()
+        self._begin.clear()
 
     def state_bytes(self, sequence: int) -> int:
         return 8 + 4 * len(self.cells[sequence])
 
     def save(self, sequence: int) -> State:
         """The first eight bytes say which copy it is; the rest is there to have the size."""
-        self.saved.append(list(self.cells[sequence]))
+        self.saved.append((list(self.cells[sequence]), self._begin.get(sequence, 0)))
         state = np.zeros(self.state_bytes(sequence), np.uint8)
         state[:8].view(np.int64)[0] = len(self.saved) - 1
         return state
 
     def restore(self, sequence: int, state: State) -> bool:
         assert not self.cells.get(sequence), "only an empty sequence may be restored"
-        self.cells[sequence] = list(self.saved[int(state[:8].view(np.int64)[0])])
+        cells, self._begin[sequence] = self.saved[int(state[:8].view(np.int64)[0])]
+        self.cells[sequence] = list(cells)
         return True
 
 
@@ -92,6 +109,7 @@ class Bench:
         waiting: int = 199,
         target_s: float = 0.25,
         whole_only: bool = False,
+        window: int = 0,
         ram_bytes: int = 0,
         policy: Policy | None = None,
         cost: StepCost | None = None,
@@ -99,7 +117,8 @@ class Bench:
     ) -> None:
         self.memory = Memory()
         self.memory.cuts = not whole_only
-        self.kv = KvCache(self.memory, cells, parallel + spare)
+        self.memory.window = window
+        self.kv = KvCache(self.memory, cells, parallel + spare, window)
         self.prefixes = PrefixCache(
             self.kv, limit=spare, max_tokens=context, whole_only=whole_only, ram_bytes=ram_bytes, cost=cost
         )
@@ -143,9 +162,8 @@ class Bench:
         assert sequence.slot is not None
         assert span.start == sequence.computed
         known = sequence.tokens[span.start : span.start + span.count - len(span.draft)]
-        self.memory.cells.setdefault(sequence.slot, []).extend(
-            (sequence.adapters, token) for token in [*known, *span.draft]
-        )
+        cells = [(sequence.adapters, token) for token in [*known, *span.draft]]
+        self.memory.append(sequence.slot, cells)
         self.kv.extend(sequence.slot, span.count)
         sequence.computed += span.count
         self.tokens_computed += span.count
@@ -172,6 +190,11 @@ class Bench:
         wanted = [(sequence.adapters, token) for token in sequence.tokens[: sequence.computed]]
         assert self.memory.cells.get(sequence.slot, []) == wanted
         assert self.kv.length(sequence.slot) == sequence.computed
+        if sequence.computed and self.memory.window:
+            needed = max(0, sequence.computed - self.memory.window)
+            assert self.memory.positions(sequence.slot)[0] <= needed, (
+                "the window before the next token is whole"
+            )
 
     def run(self, most: int = 20_000) -> list[tuple[Span, ...]]:
         """Step until all have ended."""

@@ -134,14 +134,14 @@ ASKS = st.builds(
     logprobs=st.sampled_from([None, None, 0, 5]),
     prompt_logprobs=st.sampled_from([None, None, None, None, 1]),
 )
-OTHERS = st.one_of(
-    st.builds(Receive, st.integers(1, 12)),
-    st.builds(Stop, st.integers(0, 50)),
-    st.builds(Unload, st.sampled_from(NAMES)),
-    st.builds(Replace, st.sampled_from(NAMES)),
+RECEIVES = st.builds(Receive, st.integers(1, 12))
+NAMED = st.sampled_from(NAMES)
+CHANGES = (st.builds(Stop, st.integers(0, 50)), st.builds(Unload, NAMED), st.builds(Replace, NAMED))
+# Some requests, then something else: 25 to 40 requests a mix. Of a flat list hypothesis fills far less.
+ROUNDS = st.tuples(st.lists(ASKS, min_size=2, max_size=4), st.one_of(RECEIVES, *CHANGES))
+MIXES = st.lists(ROUNDS, min_size=10, max_size=13).map(
+    lambda rounds: [event for asks, other in rounds for event in (*asks, other)]
 )
-# A third of what happens is not a request; hypothesis would shorten plain lists to a handful.
-MIXES = st.lists(st.one_of(ASKS, ASKS, OTHERS), min_size=36, max_size=60)
 
 
 # ---------------------------------------------------------------- doing it

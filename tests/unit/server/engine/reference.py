@@ -109,8 +109,8 @@ class Reference:
         if max([*gaps, *off], default=0.0) < (ROUGH_MARGIN if self.rough else MARGIN):
             return
         allowed = OF_THE_SPREAD * self.spread(tokens, uses)
-        place = int(np.argmax(gaps))
-        assert max(gaps) < allowed, f"token {place}: another is likelier by {gaps[place]:.4f} nats: {about}"
+        for place, gap in enumerate(gaps):
+            assert gap < allowed, f"token {place}: another is likelier by {gap:.4f} nats: {about}"
         assert max(off, default=0.0) < allowed, f"log-probabilities are off by {max(off):.4f} nats: {about}"
 
     @staticmethod

@@ -45,7 +45,7 @@ def poison(adapter: Path, out: Path, value: float) -> Path:
     return out
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_harm_only_their_own_adapter(
     stories: Path, adapter_files: dict[str, Path], reference: Reference, tmp_path: Path, value: float
 ) -> None:
@@ -118,8 +118,10 @@ def test_loads_and_unloads_that_overtake_each_other(
         for kinds in [(load, unload), (unload, load, load), (load, unload, load), (load, load, unload)]:
             numbers = [engine.new_id() for _ in kinds]
             for kind, number in zip(kinds, numbers, strict=True):
-                path = {"path": str(adapter_files["a"])} if kind is load else {}
-                engine.send(kind(id=number, key="a", **path))
+                path = str(adapter_files["a"])
+                engine.send(
+                    load(id=number, key="a", path=path) if kind is load else unload(id=number, key="a")
+                )
             assert all(isinstance(engine.wait_reply(number), Reply) for number in numbers)
             there = kinds[-1] is load
             assert engine.status.adapters == ["a"] * there

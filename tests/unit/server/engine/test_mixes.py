@@ -12,17 +12,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from tests.engine_process import EngineProcess
 from tests.unit.server.engine import mixes
 from tests.unit.server.engine.mixes import MIXES, Event, File, Play
-from tests.unit.server.engine.reference import Reference, Ties, open_reference
+from tests.unit.server.engine.reference import (
+    MARGIN,
+    OF_THE_SPREAD,
+    Mix,
+    Reference,
+    Ties,
+    ask_all,
+    open_reference,
+)
 
-from llamaleon_server.engine.protocol import AdapterUse
+from llamaleon_server.engine.protocol import AdapterUse, DumpLogits, Reply, Sampling
 
 EXAMPLES = int(os.environ.get("LLAMALEON_MIXES", "0"))
-pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
+pytestmark = pytest.mark.timeout(120 + 5 * EXAMPLES)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32"}
 ENGINES: dict[str, dict[str, Any]] = {
     "roomy": {"parallel_sequences": 8, "kv_tokens": 2048},
@@ -32,7 +41,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 
 thoroughly = settings(
-    max_examples=EXAMPLES or 24,
+    max_examples=EXAMPLES or 12,
     derandomize=not EXAMPLES,
     database=None,  # an example depends on the engine's earlier ones
     deadline=None,
@@ -87,8 +96,10 @@ def test_a_mix_changes_nobodys_answer_and_leaves_nothing(
 
     play()
     reference.seen.assert_rare()
-    assert engine_of(kind).status.step.mixed_steps > 100
-    print(kind, reference.seen)
+    status = engine_of(kind).status
+    assert status.step.mixed_steps > 100
+    assert status.prefix.hits > 20
+    print(kind, reference.seen, status.step, status.prefix)
 
 
 def test_the_judge_reads_what_generating_gives(
@@ -126,3 +137,62 @@ def test_those_put_back_go_on_where_they_were(
         for i, answer in enumerate(answers):
             assert answer.done.completion_tokens == 1022
             reference.judge([1, 300 + i], paths[i], answer, ignore_eos=True, about=i)
+
+
+ADAPTER_SETS: tuple[Mix, ...] = (
+    (),
+    (("plain", 1.0),),
+    (("single", 0.8),),
+    (("attention", 0.6), ("quiet", 1.0)),
+    (("uneven", -0.5),),
+)
+
+
+def load_all(engine: EngineProcess, files: dict[tuple[str, int], File]) -> dict[str, Path]:
+    for name in mixes.NAMES:
+        engine.load(name, files[name, 0].path)
+    return {name: files[name, 0].path for name in mixes.NAMES}
+
+
+def test_a_seed_decides_in_any_company(stories: Path, files: dict[tuple[str, int], File]) -> None:
+    requests: list[dict[str, Any]] = [
+        {
+            "prompt": [1, 300 + seed, 310, 320],
+            "adapters": tuple(AdapterUse(*use) for use in ADAPTER_SETS[seed % len(ADAPTER_SETS)]),
+            "sampling": Sampling(temperature=1.5, top_p=0.9, seed=seed, frequency_penalty=0.3),
+            "max_tokens": 24,
+        }
+        for seed in range(15)
+    ]
+    with EngineProcess(stories, **EXACT, **ENGINES["roomy"]) as engine:
+        load_all(engine, files)
+        alone = [engine.generate(**request).tokens for request in requests]
+        together = engine.wait([engine.start(**request) for request in reversed(requests)])
+        assert [answer.tokens for answer in reversed(together)] == alone
+        assert len({tuple(tokens) for tokens in alone}) == len(alone)
+
+
+def test_logits_are_dumped_between_mixed_passes(
+    stories: Path, files: dict[tuple[str, int], File], reference: Reference, tmp_path: Path
+) -> None:
+    sequence = [1, *range(300, 400)]
+    prompts = [[1, 300 + number] for number in range(8)]
+    with EngineProcess(stories, **EXACT, **ENGINES["roomy"]) as engine:
+        paths = load_all(engine, files)
+        mixed = [(prompt, ADAPTER_SETS[n % len(ADAPTER_SETS)]) for n, prompt in enumerate(prompts)]
+        dumps = {engine.new_id(): mix for mix in ADAPTER_SETS}
+        for number, mix in dumps.items():
+            uses = tuple(AdapterUse(*use) for use in mix)
+            target = str(tmp_path / f"{number}.npz")
+            engine.send(DumpLogits(id=number, sequences=[sequence], adapters=uses, path=target))
+        reference.seen = Ties()
+        ask_all(engine, reference, paths, mixed, max_tokens=60, ignore_eos=True)
+        for number, mix in dumps.items():
+            assert isinstance(engine.wait_reply(number), Reply), engine.replies[number]
+            with np.load(tmp_path / f"{number}.npz") as dumped:
+                got = dumped["0"].astype(np.float64)
+            got -= got.max(axis=1, keepdims=True)
+            got -= np.log(np.exp(got).sum(axis=1, keepdims=True))
+            by_file = tuple((paths[key], weight) for key, weight in mix)
+            gap = np.abs(got - reference.logprobs(sequence, by_file)).max()
+            assert gap < max(MARGIN, OF_THE_SPREAD * reference.spread(sequence, by_file)), mix

@@ -112,6 +112,15 @@ def test_it_comes_back_only_if_that_is_quicker_than_computing_it(token_s: float,
     assert (bench.prefixes.status().restored, bench.prefixes.status().hits) == (worth_it, worth_it)
 
 
+def test_it_comes_back_although_what_makes_room_for_it_takes_its_place() -> None:
+    bench = Bench(cells=150, context=150, batch=512, ram_bytes=600, policy=Everybody())
+    for number in (1, 2, 1, 2):
+        sequence = bench.add(number, [number] * 100, max_tokens=40)
+        bench.run()
+    assert sequence.cached_tokens == 99
+    assert (bench.prefixes.status().restored, bench.prefixes.status().stored) == (2, 1)
+
+
 # ---------------------------------------------------------------- llama.cpp
 
 

@@ -110,6 +110,20 @@ def test_hits_are_counted_once_also_for_those_put_back() -> None:
     assert status.prompt_tokens == 9
 
 
+def test_of_a_moving_window_the_prefix_that_ends_first_is_continued() -> None:
+    bench = bench_of(window=16)
+    answer(bench, 1, list(range(100)), max_tokens=1)
+    answer(bench, 2, [*range(100), 7, 7, 7], max_tokens=1)
+    assert answer(bench, 3, [*range(100), 8, 8]) == 0, "the window of the longer one has moved on"
+    bench = bench_of(window=16)
+    answer(bench, 1, [*range(100), 7, 7, 7], max_tokens=1)
+    assert answer(bench, 2, [*range(100), 8], max_tokens=1, cache_prompt=True) == 0
+    assert answer(bench, 3, [*range(100), 8, 9]) == 101
+    answer(bench, 4, list(range(200)), max_tokens=1)
+    answer(bench, 5, [*range(190), 3], max_tokens=1)
+    assert answer(bench, 6, [*range(190), 3, 4, 5]) == 191
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_found_was_computed_for_it(seed: int) -> None:
     """The bench compares every cell after every step; here a cache under pressure, RAM included."""

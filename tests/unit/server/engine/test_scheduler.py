@@ -327,16 +327,31 @@ def test_who_gave_way_goes_on_where_it_was_if_there_is_ram(ram_bytes: int) -> No
     assert (bench.prefixes.status().restored > 0) == (ram_bytes > 0)
 
 
+def test_all_can_start_over_at_any_time() -> None:
+    bench = Bench(ram_bytes=10_000, policy=Everybody())
+    for number in range(9):
+        bench.add(number, [number % 3] * 9, adapter="ab"[number % 2], max_tokens=9)
+        bench.step()
+        if number % 2:
+            bench.scheduler.start_over()
+            assert (bench.kv.free, bench.scheduler.running) == (bench.kv.total, 0)
+            assert (len(bench.prefixes), len(bench.prefixes.store)) == (0, 0)
+    bench.run()
+    assert bench.prefixes.status().hits + bench.prefixes.status().misses == 9
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_random_work_always_ends_and_gives_all_cells_back(seed: int) -> None:
     dice = random.Random(seed)
     whole_only = dice.random() < 0.3
+    window = 0 if whole_only else dice.choice([0, 0, 5])
     bench = Bench(
+        window=window,
         cells=dice.choice([CONTEXT, CELLS, 200]),
         whole_only=whole_only,
         ram_bytes=dice.choice([0, 300, 10_000]),
         policy=Everybody() if dice.random() < 0.5 else None,
-        speculator=Guesses(dice.randrange(4)) if not whole_only and dice.random() < 0.5 else None,
+        speculator=Guesses(dice.randrange(4)) if not whole_only and not window else None,
     )
     for number in range(40):
         prompt = [dice.randrange(2) for _ in range(dice.randint(1, 39))]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaleon_server.engine.protocol import Generate
 from llamaleon_server.engine.sequence import Sequence
+from llamaleon_server.engine.sizes import PassSizes
 from llamaleon_server.engine.speculate import (
     FIRST_CHANCE,
     INDEXED_PER_STEP,
     MOST_GUESSES,
     ORDERS,
-    TRIAL_GUESSES,
     TRIAL_PASSES,
     NgramIndex,
     Speculator,
@@ -146,7 +147,7 @@ def test_a_price_that_was_too_high_is_found_out() -> None:
     costs = Costs(0.0)
     speculator, copying = Speculator(costs), sequence_of([*range(100, 400), 7])
     passes, guessed, accepted = drawn(speculator, copying, list(range(100, 300)))
-    assert 1 <= -(-guessed // TRIAL_GUESSES) <= 200 / TRIAL_PASSES
+    assert 1 <= -(-guessed // MOST_GUESSES) <= 200 / TRIAL_PASSES
     assert passes == 200 - accepted
     costs.fixed = 10.0
     passes, _, _ = drawn(speculator, copying, list(range(300, 400)))
@@ -170,3 +171,37 @@ def test_what_has_ended_is_forgotten() -> None:
     del sequence
     assert len(speculator._known) == 0
     assert set(FIRST_CHANCE) == set(ORDERS)
+
+
+# ------------------------------------------------------------ by the size of a pass
+
+
+def test_sizes_that_were_seen_are_known() -> None:
+    """Between them it is interpolated, beyond them the formula goes on."""
+    sizes = PassSizes(Costs(3.0))
+    assert sizes.predict(5) == 8.0
+    for tokens, seconds in ((1, 2.0), (9, 10.0), (5, 4.0)):
+        sizes.observe(tokens, seconds)
+    assert [sizes.predict(tokens) for tokens in (1, 3, 5, 7, 9, 12)] == [2.0, 3.0, 4.0, 7.0, 10.0, 13.0]
+
+
+def test_a_slower_machine_is_slower_at_every_size() -> None:
+    sizes = PassSizes(Costs(3.0))
+    for tokens in (1, 8):
+        sizes.observe(tokens, float(tokens))
+    for _ in range(40):
+        sizes.observe(1, 2.0)
+    assert sizes.predict(1) == pytest.approx(2.0, rel=0.01)
+    large = sizes.predict(8)
+    assert large is not None
+    assert 8.5 < large < 16.1
+
+
+def test_long_runs_are_guessed_where_only_they_pay() -> None:
+    """As with kernels that take 16 tokens in the time of 2."""
+    speculator, copying = Speculator(Costs(100.0)), sequence_of([*range(100, 600), 7])
+    for tokens, seconds in ((1, 1.0), (2, 4.0), (8, 4.0), (16, 4.0), (17, 6.0)):
+        speculator.observe(tokens, tokens, seconds)
+    drawn(speculator, copying, list(range(100, 400)))
+    copying.tokens += range(400, 402)
+    assert len(speculator.propose([copying], 100, 100)[1]) == 15
