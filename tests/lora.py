@@ -81,3 +81,16 @@ def _add(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float64], dtype:
         dtype = "F16"
     kind = TYPES[dtype]
     writer.add_tensor(name, gguf.quants.quantize(values.astype(np.float32), kind), raw_dtype=kind)
+
+
+def poison(adapter: Path, out: Path, value: float) -> Path:
+    """A copy whose every A holds `value` in its last row."""
+    reader = gguf.GGUFReader(adapter)
+    content = bytearray(adapter.read_bytes())
+    for tensor in reader.tensors:
+        if tensor.name.endswith(".lora_a"):
+            values = np.array(tensor.data)
+            values[-1] = value
+            content[tensor.data_offset : tensor.data_offset + tensor.n_bytes] = values.tobytes()
+    out.write_bytes(content)
+    return out

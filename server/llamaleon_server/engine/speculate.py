@@ -82,7 +82,7 @@ class Guessing:
         """Read what was drawn since, and guess anew. Returns: tokens taken into the index."""
         self._learn(tokens)
         read = self.index.extend(tokens, most)
-        self.guesses, self._begin = [], len(tokens)
+        self.guesses, self.sent, self._begin = [], 0, len(tokens)
         found = self.index.find(tokens)
         if found is not None:
             place, self._order = found
@@ -95,7 +95,6 @@ class Guessing:
             right = min(len(tokens) - self._begin - 1, self.sent)
             hoped = sum(self._chances()[: self.sent])
             self.trust += TRUST_ADAPTS * (min(right / hoped, 1.0) - self.trust)
-            self.sent = 0
         self.trust += TRUST_RETURNS * (1.0 - self.trust)
         for distance, (guess, token) in enumerate(zip(self.guesses, tokens[self._begin :], strict=False)):
             order = self._order_at(distance)
@@ -147,24 +146,25 @@ class Speculator:
     def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> dict[int, tuple[int, ...]]:
         """Guesses by sequence id: in sum at most `tokens` of them, and at most `outputs` rows of logits."""
         unread = INDEXED_PER_STEP
+        guessing = [self._guessing(sequence) for sequence in decoding]
         candidates: list[Candidate] = []
-        for number, sequence in enumerate(decoding):
-            known = self._known.get(sequence)
-            if known is None:
-                known = self._known[sequence] = Guessing()
+        for number, (sequence, known) in enumerate(zip(decoding, guessing, strict=True)):
             unread -= known.update(sequence.tokens, unread)
             candidates += [(chance, number) for chance in known.chances()]
         candidates.sort(key=lambda candidate: -candidate[0])
-        counts = [0] * len(decoding)
         for _, number in self._chosen(candidates[: min(tokens, outputs)], len(decoding)):
-            counts[number] += 1
-        for sequence, count in zip(decoding, counts, strict=True):
-            self._known[sequence].sent = count
+            guessing[number].sent += 1
         return {
-            sequence.id: tuple(self._known[sequence].guesses[:count])
-            for sequence, count in zip(decoding, counts, strict=True)
-            if count
+            sequence.id: tuple(known.guesses[: known.sent])
+            for sequence, known in zip(decoding, guessing, strict=True)
+            if known.sent
         }
+
+    def _guessing(self, sequence: Sequence) -> Guessing:
+        known = self._known.get(sequence)
+        if known is None:
+            known = self._known[sequence] = Guessing()
+        return known
 
     def _chosen(self, candidates: list[Candidate], streams: int) -> list[Candidate]:
         """Those that make the pass give more tokens per second, likeliest first; seldom others, to learn."""

@@ -149,11 +149,15 @@ MIXES = st.lists(ROUNDS, min_size=10, max_size=13).map(
 
 @dataclass
 class Play:
-    """One mix on one engine. An adapter is loaded when first asked for, and again after it was missed."""
+    """One mix on one engine. An adapter is loaded when first asked for, and again after it was missed.
+
+    Those called one of the names in `bad` compute numbers that are not finite.
+    """
 
     engine: EngineProcess
     files: dict[tuple[str, int], File]
     reference: Reference
+    bad: frozenset[str] = frozenset()
     version: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     loaded: set[str] = field(default_factory=set)
     unloaded: set[str] = field(default_factory=set)  # and not asked for since
@@ -263,6 +267,11 @@ class Play:
             assert failed.code == "adapter_unknown"
         for number, (ask, uses) in self.asked.items():
             answer = self.engine.answers[number]
+            if any(name in self.bad and weight for name, weight in ask.uses):
+                assert not answer.tokens, ask
+                assert answer.failed is None or answer.failed.code == "engine_error", ask
+                assert answer.failed is not None or number in self.cancelled or not ask.max_tokens, ask
+                continue
             assert answer.failed is None, (answer.failed, ask)
             self.reference.judge(ask.prompt, uses, answer, ignore_eos=ask.ignore_eos, about=ask)
             if answer.finish is not None:

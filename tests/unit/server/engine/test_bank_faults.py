@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 from tests.engine_process import EngineProcess
-from tests.lora import random_lora
+from tests.lora import poison, random_lora
 from tests.unit.server.engine.reference import Mix, Reference, ask_all, open_reference
 
 from llamaleon_server.engine.protocol import AdapterUse, Failed, LoadAdapter, Reply, UnloadAdapter
 
 pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32"}
+USUAL: dict[str, Any] = {"threads": 1, "parallel_sequences": 8}  # 16-bit cells, flash attention
 PROMPTS = [[1, *random.Random(seed).choices(range(259, 512), k=5 + 7 * seed)] for seed in range(3)]
 BASE: Mix = ()
 
@@ -32,30 +32,15 @@ def only(key: str) -> Mix:
     return ((key, 1.0),)
 
 
-def poison(adapter: Path, out: Path, value: float) -> Path:
-    """A copy whose every A holds `value` in its last row."""
-    reader = gguf.GGUFReader(adapter)
-    content = bytearray(adapter.read_bytes())
-    for tensor in reader.tensors:
-        if tensor.name.endswith(".lora_a"):
-            values = np.array(tensor.data)
-            values[-1] = value
-            content[tensor.data_offset : tensor.data_offset + tensor.n_bytes] = values.tobytes()
-    out.write_bytes(content)
-    return out
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e6])
 def test_numbers_that_are_not_finite_harm_only_their_own_adapter(
     stories: Path, adapter_files: dict[str, Path], reference: Reference, tmp_path: Path, value: float
 ) -> None:
+    """Infinity in one sequence's cells spoils all: attention multiplies what they must not see by 0."""
     bad = poison(random_lora(stories, tmp_path / "x.gguf", seed=5, rank=8), tmp_path / "bad.gguf", value)
     others = [(prompt, mix) for prompt in PROMPTS for mix in (BASE, only("a"), only("b"))]
-    # Without flash attention llama.cpp multiplies what a sequence must not see by 0, which NaN survives: then
-    # one sequence's cells spoil all others, with or without a bank.
-    options = EXACT | {"flash_attention": True, "parallel_sequences": 8}
     reference.rough = True
-    with EngineProcess(stories, **options) as engine:
+    with EngineProcess(stories, **USUAL) as engine:
         for key in ("a", "b"):
             engine.load(key, adapter_files[key])
         reply = engine.try_ask(LoadAdapter, key="bad", path=str(bad))
@@ -71,6 +56,32 @@ def test_numbers_that_are_not_finite_harm_only_their_own_adapter(
         engine.load("c", adapter_files["c"])  # of half the rank, perhaps where the bad one was
         ask_all(engine, reference, adapter_files, [*others, (PROMPTS[0], only("c"))])
         assert sorted(engine.status.adapters) == ["a", "b", "c"]
+
+
+def test_an_absurd_weight_harms_only_its_own_request(
+    stories: Path, adapter_files: dict[str, Path], reference: Reference
+) -> None:
+    """It comes while others are in the middle of their answers."""
+    reference.rough = True
+    jobs = [(prompt, mix) for prompt in PROMPTS for mix in (BASE, only("a"), (("a", 0.5), ("b", 0.5)))]
+    with EngineProcess(stories, **USUAL) as engine:
+        for key in ("a", "b"):
+            engine.load(key, adapter_files[key])
+        running = [
+            engine.start(
+                prompt, adapters=tuple(AdapterUse(*use) for use in mix), max_tokens=60, ignore_eos=True
+            )
+            for prompt, mix in jobs
+        ]
+        for weight in (1e6, -1e30, 3e38):
+            engine.receive()
+            answer = engine.generate(PROMPTS[1], adapters=(AdapterUse("a", weight),), max_tokens=9)
+            assert answer.failed is not None, weight
+            assert answer.failed.code in ("engine_error", "bad_request")
+        for (prompt, mix), answer in zip(jobs, engine.wait(running), strict=True):
+            assert answer.done.completion_tokens == 60
+            uses = tuple((adapter_files[key], weight) for key, weight in mix)
+            reference.judge(prompt, uses, answer, ignore_eos=True, about=mix)
 
 
 @pytest.mark.parametrize("keep", [0.99, 0.5, 0.2])

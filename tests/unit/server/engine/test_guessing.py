@@ -34,6 +34,16 @@ class DearPasses:
         return 1.0
 
 
+class Eager(Speculator):
+    """Learns nothing of what passes take here: tests must not depend on that."""
+
+    def __init__(self, _cost: object) -> None:
+        super().__init__(DearPasses())
+
+    def observe(self, tokens: int, outputs: int, seconds: float) -> None:
+        """Every pass stays equally dear."""
+
+
 class Stepped:
     """An engine in this process, as exact as llama.cpp can be, whose answers are collected."""
 
@@ -56,7 +66,7 @@ class Stepped:
         )
         options = protocol.EngineOptions(model_path=str(path), speculation=guesses, mixing=False)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine_module, "Speculator", lambda _cost: Speculator(DearPasses()))
+            patch.setattr(engine_module, "Speculator", Eager)
             self.engine = Engine(self._loaded, options, self._take)
         self._ids = itertools.count(1)
         self.answers: dict[int, Answer] = {}

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from tests.engine_process import EngineProcess
+from tests.lora import poison
 from tests.unit.server.engine import mixes
 from tests.unit.server.engine.mixes import MIXES, Event, File, Play
 from tests.unit.server.engine.reference import (
@@ -40,6 +41,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     | {"adapter_ram_bytes": 300_000, "prefix_ram_bytes": 100_000},
 }
 
+BAD = "single"
+
 thoroughly = settings(
     max_examples=EXAMPLES or 12,
     derandomize=not EXAMPLES,
@@ -54,6 +57,19 @@ thoroughly = settings(
 @pytest.fixture(scope="module")
 def files(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], File]:
     return mixes.make_files(stories, tmp_path_factory.mktemp("mixes"))
+
+
+@pytest.fixture(scope="module")
+def bad_files(
+    files: dict[tuple[str, int], File], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], File]:
+    folder = tmp_path_factory.mktemp("bad")
+    return files | {
+        (BAD, version): File(
+            poison(files[BAD, version].path, folder / f"{version}.gguf", 3e38), f"bad {version}"
+        )
+        for version in (0, 1)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +90,17 @@ def engine_of(stories: Path) -> Iterator[Callable[..., EngineProcess]]:
             return running[kind]
 
         yield start
+
+
+@settings(thoroughly, max_examples=EXAMPLES or 6)
+@given(MIXES)
+def test_numbers_that_are_not_finite_change_nobodys_answer(
+    engine_of: Callable[..., EngineProcess],
+    bad_files: dict[tuple[str, int], File],
+    reference: Reference,
+    events: list[Event],
+) -> None:
+    Play(engine_of("tight"), bad_files, reference, bad=frozenset({BAD})).run(events)
 
 
 @pytest.mark.parametrize("kind", ENGINES)
