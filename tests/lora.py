@@ -20,6 +20,8 @@ TYPES = {
     "Q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
 
+HALF_IN_FULL = "the numbers of F16 as F32"
+
 
 def random_lora(
     base: Path,
@@ -39,7 +41,7 @@ def random_lora(
         strength: the size of `scale * B A x` beside `W x`, roughly; 0 is an adapter that changes nothing.
         targets: as in a GGUF between `blk.N.` and `.weight`; also `token_embd` and `output`.
         scale: the file's alpha over its rank; None writes no alpha, which llama.cpp takes for 1.
-        dtype: one of `TYPES`; Q8_0 where the rows are whole blocks of 32, else F16.
+        dtype: one of `TYPES`, Q8_0 where the rows are whole blocks of 32, else F16; or `HALF_IN_FULL`.
         uneven: every other block has half the rank, and then, under the one alpha, twice the scale.
     """
     reader, rng = gguf.GGUFReader(base), np.random.default_rng(seed)
@@ -79,6 +81,8 @@ def _factors(
 def _add(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float64], dtype: str) -> None:
     if dtype == "Q8_0" and values.shape[-1] % 32:
         dtype = "F16"
+    if dtype == HALF_IN_FULL:
+        values, dtype = values.astype(np.float32).astype(np.float16).astype(np.float64), "F32"
     kind = TYPES[dtype]
     writer.add_tensor(name, gguf.quants.quantize(values.astype(np.float32), kind), raw_dtype=kind)
 

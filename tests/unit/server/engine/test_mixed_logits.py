@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.data import NANO
-from tests.lora import random_lora
+from tests.lora import HALF_IN_FULL, random_lora
 from tests.unit.server.engine.reference import Mix
 
 from llamaleon_server.binding import library
@@ -54,8 +54,9 @@ DRAWN = 5  # tokens after each prompt; forced, so that all runs compute the same
 # Mixed may differ from alone by so many times what one composition differs from another: the largest of all
 # sets with the same type of adapter, because now and then a number is rounded to the other of two neighbours.
 OF_THE_BATCH_EFFECT = 4.0
-# A scale that is no power of two rounds the A of a 16-bit adapter once more.
-RE_ROUNDED, OF_RE_ROUNDING = {"rank 5, 16 bits, scale 0.7"}, 16.0
+# Held in 32 bits by the engine, because its scale is no power of two: compared with the same numbers in a
+# 32-bit file. With its own file llama.cpp rounds what is multiplied with it to 16 bits, and differs by 0.015.
+HELD_IN_32_BITS = "rank 5, 16 bits, scale 0.7"
 
 
 @dataclass
@@ -69,10 +70,11 @@ class Trace:
         return np.concatenate(self.rows[request])
 
 
-def make_files(model: Path, folder: Path) -> dict[str, Path]:
+def make_files(model: Path, folder: Path, kinds: Mapping[str, dict[str, Any]]) -> dict[str, Path]:
+    folder.mkdir()
     return {
         name: random_lora(model, folder / f"{number}.gguf", seed=number, strength=0.4, **kind)
-        for number, (name, kind) in enumerate(KINDS.items())
+        for number, (name, kind) in enumerate(kinds.items())
     }
 
 
@@ -155,7 +157,9 @@ def test_many_adapters_in_one_pass_are_each_alone(
     base: str, stories: Path, tmp_path: Path, trace: Trace, record_property: Any
 ) -> None:
     model = NANO if base == "nano" else stories
-    files, mixes = make_files(model, tmp_path), dict(enumerate(SETS.values()))
+    files, mixes = make_files(model, tmp_path / "own", KINDS), dict(enumerate(SETS.values()))
+    in_full = {HELD_IN_32_BITS: KINDS[HELD_IN_32_BITS] | {"dtype": HALF_IN_FULL}}
+    compared = make_files(model, tmp_path / "compared", KINDS | in_full)
     with stepped_by_hand(model, files, mixing=True) as engine:
         run(engine, trace, mixes)  # brings the adapters into the bank
         before = engine.status(0).step.intercepted_steps
@@ -163,7 +167,7 @@ def test_many_adapters_in_one_pass_are_each_alone(
         assert engine.status(0).step.intercepted_steps - before == len(mixed.passes) == DRAWN
     measured: dict[str, tuple[float, float]] = {}
     print(f"\n{base + ', largest difference in nats':40} {'mixed':>10} {'batch size':>10}")
-    with stepped_by_hand(model, files, mixing=False) as engine:
+    with stepped_by_hand(model, compared, mixing=False) as engine:
         for number, (name, mix) in enumerate(SETS.items()):
             same = run(engine, trace, dict.fromkeys(mixes, mix))
             assert same.passes == mixed.passes, "the same composition"
@@ -177,10 +181,9 @@ def test_many_adapters_in_one_pass_are_each_alone(
         group = {name: measured[name] for name, mix in SETS.items() if mix and uses_16_bits(mix) is half}
         effect = max(effect for _, effect in group.values())
         for name, (difference, _) in group.items():
-            times = OF_RE_ROUNDING if name in RE_ROUNDED else OF_THE_BATCH_EFFECT
-            assert difference <= times * effect, (name, effect)
+            assert difference <= OF_THE_BATCH_EFFECT * effect, (name, effect)
     assert measured["base"][0] == 0.0, "zeros are added to it"
 
 
 def uses_16_bits(mix: Mix) -> bool:
-    return any("dtype" in KINDS[key] for key, _ in mix)
+    return any("dtype" in KINDS[key] and key != HELD_IN_32_BITS for key, _ in mix)
