@@ -22,6 +22,7 @@ from tests.data import NANO
 from tests.engine_process import EngineProcess
 from tests.lora import random_lora
 
+from llamaleon_server.binding.cores import SPINS
 from llamaleon_server.engine.protocol import (
     AdapterUse,
     EngineOptions,
@@ -128,7 +129,7 @@ def profile_figure(scratch: Path) -> Figure:
         [sys.executable, "-m", "tests.bench.overhead", str(NANO), *adapters],
         check=True,
         stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        env={**os.environ, **SPINS},
         text=True,
     )
     found = json.loads(done.stdout.splitlines()[-1])

@@ -22,7 +22,8 @@ from tests.tiny.speed_model import Shape, speed_model
 
 from llamaleon_server.binding import library
 from llamaleon_server.binding.batch import Batch
-from llamaleon_server.binding.loading import Loaded, LoadOptions, available_cores, open_model
+from llamaleon_server.binding.cores import available_cores
+from llamaleon_server.binding.loading import Loaded, LoadOptions, open_model
 from llamaleon_server.engine.composition import Span
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.protocol import Generate, Sampling

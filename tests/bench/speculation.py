@@ -41,7 +41,7 @@ def measure(scratch: Path) -> list[Figure]:
         figures.append(_figure("1 stream, 0.5 B-shaped Q8_0, nothing comes twice", fresh, "no slower"))
     with EngineProcess(NANO, speculation=False) as plain, EngineProcess(NANO) as guessing:
         story = _compare((plain, guessing), STORY, Sampling(temperature=1.0, seed=1), 1)
-        figures.append(_figure("1 stream, nano, a story at temperature 1", story, "no slower"))
+        figures.append(_figure("1 stream, nano, a story at temperature 1", story))
     return figures
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import psutil
 
 from llamaleon_server.binding import library
 from llamaleon_server.binding.context import KV_TYPES, Context, ContextOptions
+from llamaleon_server.binding.cores import available_cores
 from llamaleon_server.binding.errors import LoadError
 from llamaleon_server.binding.mixer import Mixer
 from llamaleon_server.binding.mixing import Mixing
@@ -175,11 +175,3 @@ def _kv_tokens(model: Model, options: LoadOptions, longest: int) -> int:
 
 def _rounded(tokens: int) -> int:
     return -(-tokens // CELL_TOKENS) * CELL_TOKENS
-
-
-def available_cores() -> int:
-    """Physical cores that this process may use; on two or fewer, whatever it may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if allowed <= 2:
-        return allowed
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llamaleon_server
+from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.library import Device
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Mixing:
     @classmethod
     def start(cls, wanted: bool, devices: list[Device]) -> Mixing:
         """`devices` are the accelerators that the model may be offloaded to."""
-        pool = ThreadPoolExecutor(1, "self-test")
+        pool = ThreadPoolExecutor(1, "self-test", initializer=roam)
         found = pool.submit(_find_out, wanted, devices)
         pool.shutdown(wait=False)
         return cls(found)

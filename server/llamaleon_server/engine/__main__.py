@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import msgspec
 
+from llamaleon_server.binding.cores import available_cores, settle
 from llamaleon_server.engine.channel import claim_pipes
 from llamaleon_server.engine.protocol import EngineOptions, Fatal
 
-# llama.cpp's threads meet some hundred times in a pass. By default OpenMP lets them spin there, and where
-# another program wants the same cores each meeting lasts a time slice: 38 s became 0.3 s (2 cores, busy).
-OPENMP_WAITING = ("OMP_WAIT_POLICY", "passive")
-
 
 def main() -> int:
-    # Both before llama.cpp is loaded: it may print, and OpenMP reads its environment only once.
-    channel = claim_pipes()
-    os.environ.setdefault(*OPENMP_WAITING)
+    channel = claim_pipes()  # before llama.cpp is loaded: it may print
     try:
         options = msgspec.json.decode(sys.argv[1] if len(sys.argv) == 2 else "", type=EngineOptions)
     except msgspec.MsgspecError as error:
         channel.send(Fatal(f"The engine takes its options as one JSON argument: {error}"))
         return 2
+    options = msgspec.structs.replace(options, threads=options.threads or available_cores())
+    settle(options.threads or 1)
     try:
         from llamaleon_server.engine.process import run
     except ModuleNotFoundError as error:

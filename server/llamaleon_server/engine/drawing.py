@@ -11,6 +11,7 @@ from collections.abc import Sequence as ListOf
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.logprobs import Score, score
 from llamaleon_server.engine.rows import NotFinite
@@ -39,7 +40,7 @@ class Drawing:
     def __init__(self, vocabulary: Vocabulary, threads: int) -> None:
         self._vocabulary = vocabulary
         self._helpers = threads - 1
-        self._pool = ThreadPoolExecutor(max(1, self._helpers), "draw")
+        self._pool = ThreadPoolExecutor(max(1, self._helpers), "draw", initializer=roam)
 
     def draw(self, results: ListOf[SpanResult]) -> list[Drawn]:
         """What each span gave, in the order given."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from llamaleon_server.binding import library
+from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.errors import LoadError
 from llamaleon_server.binding.loading import Loaded, LoadOptions, open_model
 from llamaleon_server.engine import protocol
@@ -39,6 +40,7 @@ class Reader(threading.Thread):
         self._process = psutil.Process()
 
     def run(self) -> None:
+        roam()
         try:
             while self._take():
                 pass

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from llamaleon_server.binding import adapter_file
 from llamaleon_server.binding.adapter_file import AdapterFile
+from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.model import Model
 from llamaleon_server.binding.weights import LoraWeights, kind_of, read_weights, why_alone
@@ -49,7 +50,7 @@ class WarmAdapters:
         self._model = model
         self._post = post
         self._limit = limit_bytes
-        self._reader = ThreadPoolExecutor(1, "adapter-reader")
+        self._reader = ThreadPoolExecutor(1, "adapter-reader", initializer=roam)
         self._reading: set[str] = set()
 
     def close(self) -> None:
