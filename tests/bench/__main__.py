@@ -51,6 +51,7 @@ def measures(options: Options) -> dict[str, Measure]:
         "peers-q8_0": peers("Q8_0", "FULL"),
         "peers-q4_k_m": peers("Q4_K_M", "SHORT"),
         "arrival": with_options("arrival"),
+        "flow": with_options("flow"),
         "overhead": with_options("overhead"),
         "waiting": with_options("waiting"),
         "sampling": plain("sampling"),

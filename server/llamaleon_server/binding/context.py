@@ -62,6 +62,9 @@ class Context:
         self._memory = native.llama_get_memory(self.handle)
         self._active: tuple[tuple[Any, float], ...] = ()
         self.mixer = options.mixer
+        self._outputs = options.outputs
+        self._logits: NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._logits_at: int | None = None
         self.kv_tokens: int = native.llama_n_ctx(self.handle)
 
     def close(self) -> None:
@@ -103,7 +106,11 @@ class Context:
     def logits(self, rows: int) -> NDArray[np.float32]:
         """Raw logits of the last decode, (rows, n_vocab), in batch order; valid until the next decode."""
         pointer = native.llama_get_logits(self.handle)
-        return np.ctypeslib.as_array(pointer, shape=(rows, self._model.vocabulary.size))
+        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        if address != self._logits_at:  # making an array of a pointer takes longer than all else in here
+            self._logits_at = address
+            self._logits = np.ctypeslib.as_array(pointer, shape=(self._outputs, self._model.vocabulary.size))
+        return self._logits[:rows]
 
     def remove(self, sequence: int, start: int = 0) -> bool:
         """Forget positions from `start` on. False if this kind of memory cannot forget a part."""

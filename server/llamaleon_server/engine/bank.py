@@ -62,6 +62,7 @@ class AdapterBank:
         self._turns = TakeTurns(self._lane)
         self._clock = 0
         self._deadline = 0.0
+        self.copied_s = 0.0  # what copying and making banks took in this step
         self._last_adapter_s = -IDLE_BANK_S
         self.waits_for_disk = False
 
@@ -94,6 +95,7 @@ class AdapterBank:
     def begin_step(self) -> None:
         self._clock += 1
         self._deadline = time.monotonic() + COPY_BUDGET_S
+        self.copied_s = 0.0
         self.waits_for_disk = False
 
     def choose(self, running: ListOf[Sequence]) -> list[Sequence]:
@@ -103,11 +105,13 @@ class AdapterBank:
             self.roster.known[key].last_used = time.monotonic()
         ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
         if len(ready) < len(running):
+            began = time.perf_counter()
             self._bring(running, patient=bool(ready))
             ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
             if not ready:  # a bank made anew has lost those that were there
                 self._bring(running, patient=False)
                 ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
+            self.copied_s += time.perf_counter() - began
         if self._hot is not None and not all(self._hot.ready(key) for key in self.roster.pinned):
             self._bring_pinned(self._hot)
         return self._turns.choose(ready)

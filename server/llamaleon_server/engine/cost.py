@@ -1,8 +1,9 @@
 """What a pass will cost: learned from the passes that were, for chunk sizes and for guessing ahead.
 
 A pass takes about `fixed + per_token * tokens + per_output * outputs` seconds: reading the weights costs the
-same for any batch, each token its multiplications, each row of logits those of the output head. Measured on
-two CPU cores with a 0.5 B model: 10 ms, 2.85 ms and 1.4 ms, within a few percent from 1 to 512 tokens.
+same for any batch, each token its multiplications, each row of logits those of the output head. On two CPU
+cores with a 0.5 B model that was 10 ms, 2.85 ms and 1.4 ms, roughly, from 15 tokens up; below, kernels change
+with the size (see sizes.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ DRIFT = (
 )
 DRIFT_GAIN = 0.2  # ...the average being over about five
 ANCHOR = 0.02  # how firmly a coefficient stays where it was while nothing new is seen of it
+EQUAL_PASSES = 8  # in a row that are all learned from; then one in so many
 UNIT_TOKENS = 64.0  # tokens and outputs are counted in this, so that the three coefficients are of one order
 
 
@@ -36,6 +38,8 @@ class StepCost:
         self._seen = 0
         self._odd = 0  # passes in a row that took far longer (positive) or shorter (negative) than predicted
         self._drift = 0.0  # mean logarithm of measured over predicted
+        self._shape = (0, 0)  # of the last pass, and how many before it in a row had the same
+        self._repeated = 0
         self._information = np.eye(3) * 1e-6
         self._evidence = np.zeros(3)
         self._fixed = self._per_token = self._per_output = 0.0
@@ -47,6 +51,8 @@ class StepCost:
         if self._seen <= IGNORED_PASSES or seconds <= 0.0:
             return
         self.largest_tokens = max(self.largest_tokens, tokens)
+        if self._teaches_nothing(tokens, outputs):
+            return
         expected = self.predict(tokens, outputs)
         if expected:
             seconds = self._believable(seconds, expected)
@@ -61,6 +67,13 @@ class StepCost:
         fixed, per_token, per_output = (float(x) for x in _solve(self._information, self._evidence))
         self._fixed, self._per_token = fixed, per_token / UNIT_TOKENS
         self._per_output = per_output / UNIT_TOKENS
+
+    def _teaches_nothing(self, tokens: int, outputs: int) -> bool:
+        """Most of a long row of equal passes: learning from one costs 0.1 ms."""
+        shape = tokens, outputs
+        self._repeated = self._repeated + 1 if shape == self._shape else 0
+        self._shape = shape
+        return self._repeated > EQUAL_PASSES and self._repeated % EQUAL_PASSES != 0
 
     def predict(self, tokens: int, outputs: int) -> float | None:
         """Seconds of a pass with so many tokens and rows of logits; None until enough passes were seen."""

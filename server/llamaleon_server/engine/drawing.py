@@ -11,6 +11,8 @@ from collections.abc import Sequence as ListOf
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.logprobs import Score, score
@@ -95,6 +97,8 @@ def _draw(result: SpanResult, into: Drawn) -> None:
         _score_prompt(result, into)
         if _draws(result):
             _draw_tokens(result, into)
+        elif len(result.logits) and not np.isfinite(result.logits[-1].max()):
+            raise NotFinite  # nothing is drawn of it, but its cells must not be kept either
     except NotFinite:
         into.failed = True
 

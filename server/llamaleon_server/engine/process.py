@@ -105,6 +105,8 @@ def run(options: protocol.EngineOptions, channel: Channel) -> int:
     except LoadError as error:
         channel.send(protocol.Fatal(str(error)))
         return 1
+    if options.mixing and loaded.mixing_off:
+        sys.stderr.write(f"Adapters take turns, one set in a pass: {loaded.mixing_off}\n")
     work: queue.SimpleQueue[Work] = queue.SimpleQueue()
     engine = Engine(loaded, options, channel.send, lambda: work.put(WAKE))
     channel.send(_ready(loaded, time.monotonic() - began))

@@ -21,6 +21,7 @@ class Quarantine:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._suspects: list[AdapterSet] = []
+        self._left = False  # a suspect is gone unproved, and what it computed still lies in the cache
 
     @property
     def active(self) -> bool:
@@ -33,7 +34,16 @@ class Quarantine:
     def choose(self, running: ListOf[Sequence]) -> list[Sequence]:
         while self._suspects:
             chosen = [sequence for sequence in running if sequence.adapters == self._suspects[0]]
-            if not all(sequence.is_decoding for sequence in chosen):
+            if not chosen:
+                self._left = True
+            elif not all(sequence.is_decoding for sequence in chosen):
                 return self._policy.choose(chosen)
             del self._suspects[0]  # gone, or all have drawn from what they computed anew
+            if self._left:
+                return []
         return self._policy.choose(running)
+
+    def must_wipe(self) -> bool:
+        """Whether the cache must be wiped before anybody else runs. Asked once, it is taken as done."""
+        left, self._left = self._left, False
+        return left

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from llamaleon_server.binding.errors import AdapterError, DecodeError, UnreadableAdapterError
 from llamaleon_server.engine.bank import AdapterBank
 from llamaleon_server.engine.cost import StepCost
@@ -31,6 +29,12 @@ class Outcome:
     deltas: list[Delta] = field(default_factory=list)
     failed: list[tuple[int, FailedCode, str]] = field(default_factory=list)  # request, code, message
     idle: bool = False
+
+
+def _counted(spans: tuple[Span, ...]) -> tuple[int, int]:
+    """Tokens drawn so far by the sequences of a pass, and guesses that came true."""
+    sequences = [span.sequence for span in spans]
+    return sum(len(one.tokens) for one in sequences), sum(one.accepted for one in sequences)
 
 
 def failure_of(error: AdapterError) -> FailedCode:
@@ -71,15 +75,18 @@ class Stepper:
         self._bank.begin_step()
         spans = self._scheduler.schedule()
         self._drop_unreadable(outcome)
+        if self._quarantine.must_wipe():
+            self._scheduler.start_over()
+            return outcome
         if not spans or outcome.failed:  # of the spans chosen some may be gone: the next step chooses again
             outcome.idle = not spans and not outcome.failed and self._bank.waits_for_disk
             return outcome
-        before = [(span.sequence.generated, span.sequence.accepted) for span in spans]
+        generated, accepted = _counted(spans)
         results = self._run(spans, outcome)
         drawing_s = self._tell(results, outcome)
-        after = [(span.sequence.generated, span.sequence.accepted) for span in spans]
-        generated, accepted = (int(n) for n in (np.array(after) - before).sum(axis=0))
-        self._record(spans, time.perf_counter() - began, drawing_s, generated, accepted)
+        now_generated, now_accepted = _counted(spans)
+        seconds = time.perf_counter() - began
+        self._record(spans, seconds, drawing_s, now_generated - generated, now_accepted - accepted)
         return outcome
 
     def _drop_unreadable(self, outcome: Outcome) -> None:
@@ -164,7 +171,7 @@ class Stepper:
         sets = {span.adapters for span in spans}
         self.recorder.record(
             seconds=seconds,
-            host_seconds=seconds - self._runner.decode_s - drawing_s,
+            host_seconds=seconds - self._runner.decode_s - drawing_s - self._bank.copied_s,
             sequences=len(spans),
             tokens=sum(span.count for span in spans),
             adapters=len({use.key for adapters in sets for use in adapters}),
