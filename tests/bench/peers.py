@@ -46,11 +46,11 @@ class Size:
     zipf_requests: int = 64
     zipf_tokens: int = 24
     zipf_rounds: int = 2
-    zipf_kinds: tuple[str, ...] = tuple(models.KINDS)
+    zipf_kinds: tuple[str, ...] = (models.WIDE,)
 
 
 FULL = Size()
-SHORT = Size(rounds=2, zipf_kinds=(models.WIDE,))
+SHORT = Size(rounds=2)
 QUICK = Size(rounds=1, tokens=6, long_words=60, zipf_requests=16, zipf_tokens=4, zipf_rounds=1)
 
 

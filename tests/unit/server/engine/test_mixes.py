@@ -92,7 +92,7 @@ def engine_of(stories: Path) -> Iterator[Callable[..., EngineProcess]]:
         yield start
 
 
-@settings(thoroughly, max_examples=EXAMPLES or 6)
+@settings(thoroughly, max_examples=EXAMPLES or 10)
 @given(MIXES)
 def test_numbers_that_are_not_finite_change_nobodys_answer(
     engine_of: Callable[..., EngineProcess],
