@@ -27,11 +27,12 @@ from llamaleon_server.web import (
     files,
     fine_tuning,
     health,
-    metrics,
     models,
     ps,
+    scrape,
 )
 from llamaleon_server.web.errors import ERROR_HANDLERS
+from llamaleon_server.web.metrics import Metrics
 from llamaleon_server.web.middleware import Measure, RequestId, StartFirst
 from llamaleon_server.web.services import Services
 
@@ -41,7 +42,7 @@ NANO = Path(llamaleon_server.__file__).parent / "models" / "nano.gguf"
 
 ROUTES = [
     *health.routes,
-    *metrics.routes,
+    *scrape.routes,
     *models.routes,
     *chat.routes,
     *completions.routes,
@@ -115,7 +116,7 @@ def create_app(settings: Settings, *, open_channel: OpenChannel | None = None) -
     )
     jobs = Jobs(settings, registry, residents)
     watcher = Watcher(registry, settings.watch, residents.offer)
-    services = Services(settings, registry, residents, jobs, watcher, metrics.Metrics())
+    services = Services(settings, registry, residents, jobs, watcher, Metrics())
     lifecycle = Lifecycle(services)
 
     @contextlib.asynccontextmanager

@@ -24,10 +24,10 @@ from llamaleon_server.binding import library
 from llamaleon_server.binding.batch import Batch
 from llamaleon_server.binding.cores import available_cores
 from llamaleon_server.binding.loading import Loaded, LoadOptions, open_model
-from llamaleon_server.engine.composition import Span
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.protocol import Generate, Sampling
 from llamaleon_server.engine.runner import SpanResult
+from llamaleon_server.engine.scheduling.composition import Span
 from llamaleon_server.engine.sequence import Sequence
 
 SEQUENCES, RUNS = 8, 15

@@ -15,11 +15,11 @@ import numpy as np
 
 from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.vocabulary import Vocabulary
-from llamaleon_server.engine.logprobs import Score, score
-from llamaleon_server.engine.rows import NotFinite
 from llamaleon_server.engine.runner import SpanResult
-from llamaleon_server.engine.sampler import Sampler
-from llamaleon_server.engine.sampling import settings_of
+from llamaleon_server.engine.sampling.logprobs import Score, score
+from llamaleon_server.engine.sampling.rows import NotFinite
+from llamaleon_server.engine.sampling.sampler import Sampler
+from llamaleon_server.engine.sampling.settings import settings_of
 
 
 @dataclass

@@ -16,20 +16,20 @@ from llamaleon_server.binding.context import Context, exact_context
 from llamaleon_server.binding.errors import AdapterError, BindingError
 from llamaleon_server.binding.loading import Loaded
 from llamaleon_server.engine import protocol
-from llamaleon_server.engine.bank import AdapterBank
-from llamaleon_server.engine.cost import StepCost
+from llamaleon_server.engine.adapters.bank import AdapterBank
+from llamaleon_server.engine.adapters.warm import Known
+from llamaleon_server.engine.cache.kv import KvCache
+from llamaleon_server.engine.cache.prefix import PrefixCache
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.dump import LogitsDump
-from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.postprocess import Postprocessor
-from llamaleon_server.engine.prefix import PrefixCache
-from llamaleon_server.engine.quarantine import Quarantine
 from llamaleon_server.engine.runner import Runner
-from llamaleon_server.engine.sampling import problem_of
-from llamaleon_server.engine.scheduler import Limits, Rejected, Scheduler
-from llamaleon_server.engine.speculate import Speculator
+from llamaleon_server.engine.sampling.settings import problem_of
+from llamaleon_server.engine.scheduling.cost import StepCost
+from llamaleon_server.engine.scheduling.quarantine import Quarantine
+from llamaleon_server.engine.scheduling.scheduler import Limits, Rejected, Scheduler
+from llamaleon_server.engine.scheduling.speculate import Speculator
 from llamaleon_server.engine.stepping import Stepper, failure_of
-from llamaleon_server.engine.warm import Known
 
 Send = Callable[[protocol.FromEngine], None]
 

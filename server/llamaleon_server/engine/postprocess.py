@@ -7,9 +7,9 @@ from itertools import zip_longest
 
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.drawing import Drawn
-from llamaleon_server.engine.logprobs import Score
 from llamaleon_server.engine.protocol import Delta, TokenLogprob
 from llamaleon_server.engine.runner import SpanResult
+from llamaleon_server.engine.sampling.logprobs import Score
 from llamaleon_server.engine.sequence import Sequence
 
 

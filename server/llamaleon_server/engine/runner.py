@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from llamaleon_server.binding.batch import Batch
 from llamaleon_server.binding.context import Context
-from llamaleon_server.engine.bank import AdapterBank
-from llamaleon_server.engine.composition import Span
+from llamaleon_server.engine.adapters.bank import AdapterBank
+from llamaleon_server.engine.scheduling.composition import Span
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from enum import Enum, auto
 
 import numpy as np
 
+from llamaleon_server.engine.cache.tokens import Tokens
 from llamaleon_server.engine.protocol import AdapterUse, Finish, Generate, Timings, TokenLogprob
-from llamaleon_server.engine.sampler import Sampler
-from llamaleon_server.engine.text import TextCutter
-from llamaleon_server.engine.tokens import Tokens
+from llamaleon_server.engine.sampling.sampler import Sampler
+from llamaleon_server.engine.sampling.text import TextCutter
 
 AdapterSet = tuple[AdapterUse, ...]
 

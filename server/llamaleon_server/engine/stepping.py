@@ -6,17 +6,17 @@ import time
 from dataclasses import dataclass, field
 
 from llamaleon_server.binding.errors import AdapterError, DecodeError, UnreadableAdapterError
-from llamaleon_server.engine.bank import AdapterBank
-from llamaleon_server.engine.cost import StepCost
+from llamaleon_server.engine.adapters.bank import AdapterBank
+from llamaleon_server.engine.cache.kv import KvCache
 from llamaleon_server.engine.drawing import Drawing
-from llamaleon_server.engine.kv import KvCache
 from llamaleon_server.engine.postprocess import Postprocessor
 from llamaleon_server.engine.protocol import Delta, FailedCode
-from llamaleon_server.engine.quarantine import Quarantine
 from llamaleon_server.engine.runner import Runner, SpanResult
-from llamaleon_server.engine.scheduler import Scheduler, Span
+from llamaleon_server.engine.scheduling.cost import StepCost
+from llamaleon_server.engine.scheduling.quarantine import Quarantine
+from llamaleon_server.engine.scheduling.scheduler import Scheduler, Span
+from llamaleon_server.engine.scheduling.speculate import Speculator
 from llamaleon_server.engine.sequence import Sequence
-from llamaleon_server.engine.speculate import Speculator
 from llamaleon_server.engine.stats import StepRecorder
 
 NOT_FINITE = "The model computed numbers that are not finite: its adapter, its weight or the file is bad."

@@ -1,4 +1,4 @@
-"""`GET /metrics` in Prometheus' text format: HTTP and latencies are counted here, engines say the rest.
+"""What `GET /metrics` tells: HTTP and latencies are counted here, engines say the rest.
 
 Names follow Prometheus: base units, `_total` for counters. `model` is the base model, never an adapter: what
 users may make a thousand of must not become a time series each.
@@ -12,19 +12,15 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from llamaleon_server.engine.protocol import Delta, Finish, GenerateRequest
 from llamaleon_server.registry.records import Target
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.residents.throughput import Vitals
 from llamaleon_server.web.figures import families
-from llamaleon_server.web.services import services_of
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +114,3 @@ def _line(finish: Finish) -> str:
         f"{finish.completion_tokens} generated ({finish.reason}); queue {spent.queue_s * 1000:.0f} ms, "
         f"prefill {spent.prefill_s * 1000:.0f} ms, decode {spent.decode_s * 1000:.0f} ms"
     )
-
-
-async def metrics(request: Request) -> Response:
-    services = services_of(request)
-    text = services.metrics.text(await services.residents.vitals())
-    return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
-
-
-routes = [Route("/metrics", metrics, methods=["GET"])]

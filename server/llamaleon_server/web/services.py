@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
@@ -12,9 +11,7 @@ from llamaleon_server.registry.registry import Registry
 from llamaleon_server.registry.watch import Watcher
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.settings import Settings
-
-if TYPE_CHECKING:  # its route needs the services in turn
-    from llamaleon_server.web.metrics import Metrics
+from llamaleon_server.web.metrics import Metrics
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from llamaleon_server.engine.cost import StepCost
-from llamaleon_server.engine.grouping import TakeTurns
-from llamaleon_server.engine.kv import KvCache, State
-from llamaleon_server.engine.prefix import PrefixCache
+from llamaleon_server.engine.adapters.grouping import TakeTurns
+from llamaleon_server.engine.cache.kv import KvCache, State
+from llamaleon_server.engine.cache.prefix import PrefixCache
 from llamaleon_server.engine.protocol import AdapterUse, Generate
-from llamaleon_server.engine.scheduler import Limits, Policy, Scheduler, Span, Speculator
+from llamaleon_server.engine.scheduling.cost import StepCost
+from llamaleon_server.engine.scheduling.scheduler import Limits, Policy, Scheduler, Span, Speculator
 from llamaleon_server.engine.sequence import AdapterSet, Sequence, adapter_set
 from llamaleon_server.engine.sequence import State as Life
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llamaleon_server.engine.cost import StepCost
+from llamaleon_server.engine.scheduling.cost import StepCost
 
 Machine = Callable[[int, int], float]
 

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from tests.engine_process import EngineProcess
 
-from llamaleon_server.engine.composition import Span
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.postprocess import Postprocessor
 from llamaleon_server.engine.protocol import Delta, Generate, Sampling
 from llamaleon_server.engine.runner import SpanResult
+from llamaleon_server.engine.scheduling.composition import Span
 from llamaleon_server.engine.sequence import Sequence
 
 SIZE, END = 40, 39

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.unit.server.engine.bench import Bench, Everybody, FixedCost
 
-from llamaleon_server.engine.scheduler import Span
+from llamaleon_server.engine.scheduling.scheduler import Span
 
 
 def bench_of(parallel: int, **options: object) -> Bench:

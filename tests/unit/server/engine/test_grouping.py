@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaleon_server.engine.grouping import TURN_STEPS, TakeTurns
+from llamaleon_server.engine.adapters.grouping import TURN_STEPS, TakeTurns
 from llamaleon_server.engine.protocol import AdapterUse, Generate
 from llamaleon_server.engine.sequence import Sequence
 

@@ -19,7 +19,7 @@ from llamaleon_server.engine import engine as engine_module
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.engine import Engine
 from llamaleon_server.engine.protocol import Generate, Sampling
-from llamaleon_server.engine.speculate import Speculator
+from llamaleon_server.engine.scheduling.speculate import Speculator
 
 START = "Once upon a time"
 STORY = "Once upon a time, there was a little girl named Lily. She saw a big red ball. " * 3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.server.engine.bench import Memory
 
-from llamaleon_server.engine.kv import CellLedger, KvCache
+from llamaleon_server.engine.cache.kv import CellLedger, KvCache
 
 
 @given(st.lists(st.tuples(st.sampled_from("esct"), st.integers(0, 3), st.integers(0, 3), st.integers(0, 9))))

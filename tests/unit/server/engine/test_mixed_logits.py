@@ -28,7 +28,7 @@ from llamaleon_server.engine import protocol
 from llamaleon_server.engine.engine import Engine
 from llamaleon_server.engine.protocol import AdapterUse, Generate, LoadAdapter
 from llamaleon_server.engine.runner import Runner, SpanResult
-from llamaleon_server.engine.scheduler import Span
+from llamaleon_server.engine.scheduling.scheduler import Span
 
 Rows = NDArray[np.float64]
 Pass = tuple[tuple[int, int, int, int], ...]  # request, start, tokens, outputs of each span

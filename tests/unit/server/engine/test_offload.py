@@ -14,9 +14,9 @@ from tests.tiny import kinds
 from tests.tiny.speed_model import SMALL, speed_model
 from tests.unit.server.engine.bench import Bench, Everybody, FixedCost, Memory, adapters
 
-from llamaleon_server.engine import offload
-from llamaleon_server.engine.kv import KvCache
-from llamaleon_server.engine.offload import PrefixStore
+from llamaleon_server.engine.cache import offload
+from llamaleon_server.engine.cache.kv import KvCache
+from llamaleon_server.engine.cache.offload import PrefixStore
 
 
 class Shelf:

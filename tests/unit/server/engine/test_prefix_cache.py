@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.server.engine.bench import Bench, Everybody
 
-from llamaleon_server.engine.tokens import common_length, longest
+from llamaleon_server.engine.cache.tokens import common_length, longest
 
 
 def bench_of(**options: Any) -> Bench:

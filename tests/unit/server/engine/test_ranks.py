@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaleon_server.engine.ranks import RankSpace
+from llamaleon_server.engine.adapters.ranks import RankSpace
 
 FIRST, TOTAL, GRANULE = 16, 128, 16
 

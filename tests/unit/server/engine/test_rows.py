@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from llamaleon_server.engine.rows import BLOCK, WIDE, draw_index, largest, nucleus
+from llamaleon_server.engine.sampling.rows import BLOCK, WIDE, draw_index, largest, nucleus
 
 Row = NDArray[np.float32]
 

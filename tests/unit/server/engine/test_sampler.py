@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamaleon_server.engine.rows import NotFinite
-from llamaleon_server.engine.sampler import Sampler, SamplerSettings
+from llamaleon_server.engine.sampling.rows import NotFinite
+from llamaleon_server.engine.sampling.sampler import Sampler, SamplerSettings
 
 DRAWS = 4000
 Row = NDArray[np.float32]
@@ -78,7 +78,7 @@ def probabilities(
         seen.append(weights / weights.sum())
         return 0
 
-    monkeypatch.setattr("llamaleon_server.engine.sampler.draw_index", last)
+    monkeypatch.setattr("llamaleon_server.engine.sampling.sampler.draw_index", last)
     sampler = Sampler(settings(**fields), [], len(row))
     for token in history:
         for edit in sampler._edits:

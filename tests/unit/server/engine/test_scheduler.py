@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from tests.unit.server.engine.bench import Bench, Everybody, FixedCost
 
-from llamaleon_server.engine.scheduler import Rejected, Span
+from llamaleon_server.engine.scheduling.scheduler import Rejected, Span
 from llamaleon_server.engine.sequence import Sequence, State
 
 CELLS, CONTEXT = 64, 40

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaleon_server.engine.protocol import Generate
-from llamaleon_server.engine.sequence import Sequence
-from llamaleon_server.engine.sizes import PassSizes
-from llamaleon_server.engine.speculate import (
+from llamaleon_server.engine.scheduling.sizes import PassSizes
+from llamaleon_server.engine.scheduling.speculate import (
     FIRST_CHANCE,
     INDEXED_PER_STEP,
     MOST_GUESSES,
@@ -18,6 +17,7 @@ from llamaleon_server.engine.speculate import (
     NgramIndex,
     Speculator,
 )
+from llamaleon_server.engine.sequence import Sequence
 
 
 class Costs:

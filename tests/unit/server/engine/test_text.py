@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaleon_server.engine.text import TextCutter
+from llamaleon_server.engine.sampling.text import TextCutter
 
 ALPHABET = "ab¿ñ€😀 <"
 texts = st.text(alphabet=ALPHABET, max_size=24)

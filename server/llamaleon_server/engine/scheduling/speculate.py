@@ -12,8 +12,8 @@ from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from llamaleon_server.engine.scheduling.sizes import Cost, PassSizes
 from llamaleon_server.engine.sequence import Sequence
-from llamaleon_server.engine.sizes import Cost, PassSizes
 
 ORDERS = (4, 3, 2)  # tokens that must have stood there before; the longest match counts
 # What the token after a match is at first believed to be worth, by order: more than in most texts, less than

@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llamaleon_server.engine.cost import StepCost
-from llamaleon_server.engine.kv import KvCache
-from llamaleon_server.engine.offload import LEAST_TOKENS, PrefixStore, Stored
+from llamaleon_server.engine.cache.kv import KvCache
+from llamaleon_server.engine.cache.offload import LEAST_TOKENS, PrefixStore, Stored
+from llamaleon_server.engine.cache.tokens import Tokens, common_length, longest
 from llamaleon_server.engine.protocol import PrefixStatus
+from llamaleon_server.engine.scheduling.cost import StepCost
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
-from llamaleon_server.engine.tokens import Tokens, common_length, longest
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as ListOf
 
-from llamaleon_server.engine.scheduler import Policy
+from llamaleon_server.engine.scheduling.scheduler import Policy
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
 
 

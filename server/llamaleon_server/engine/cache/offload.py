@@ -11,9 +11,9 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from llamaleon_server.engine.kv import KvCache, State
+from llamaleon_server.engine.cache.kv import KvCache, State
+from llamaleon_server.engine.cache.tokens import Tokens, common_length, longest
 from llamaleon_server.engine.sequence import AdapterSet
-from llamaleon_server.engine.tokens import Tokens, common_length, longest
 
 LEAST_TOKENS = 32  # a shorter prefix is computed again
 PAUSE_S = 0.005  # most time that copies out may add to a step on which running streams wait

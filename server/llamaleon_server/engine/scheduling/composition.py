@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from llamaleon_server.engine.cost import StepCost
+from llamaleon_server.engine.scheduling.cost import StepCost
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
 
 TILE_TOKENS = 16  # kernels work in tiles: a batch just above a multiple of this wastes most of one

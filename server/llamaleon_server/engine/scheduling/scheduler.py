@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Sequence as ListOf
 from typing import Protocol
 
-from llamaleon_server.engine.admission import Admission, Queue
-from llamaleon_server.engine.composition import Composer, Limits, Span, Speculator
-from llamaleon_server.engine.cost import StepCost
-from llamaleon_server.engine.fairness import FairShare
-from llamaleon_server.engine.kv import KvCache
-from llamaleon_server.engine.prefix import PrefixCache
+from llamaleon_server.engine.cache.kv import KvCache
+from llamaleon_server.engine.cache.prefix import PrefixCache
 from llamaleon_server.engine.protocol import FailedCode, Generate
+from llamaleon_server.engine.scheduling.admission import Admission, Queue
+from llamaleon_server.engine.scheduling.composition import Composer, Limits, Span, Speculator
+from llamaleon_server.engine.scheduling.cost import StepCost
+from llamaleon_server.engine.scheduling.fairness import FairShare
 from llamaleon_server.engine.sequence import Sequence, State
 
 __all__ = ["Limits", "Policy", "Rejected", "Scheduler", "Span", "Speculator"]

@@ -18,12 +18,12 @@ from llamaleon_server.binding.context import Context
 from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.mixer import Place, Uses
 from llamaleon_server.binding.model import Model
-from llamaleon_server.engine.grouping import TakeTurns
-from llamaleon_server.engine.hot import HotAdapters
+from llamaleon_server.engine.adapters.grouping import TakeTurns
+from llamaleon_server.engine.adapters.hot import HotAdapters
+from llamaleon_server.engine.adapters.roster import Roster
+from llamaleon_server.engine.adapters.warm import Known, Post, WarmAdapters
 from llamaleon_server.engine.protocol import BankStatus, EngineOptions, HotAdapter
-from llamaleon_server.engine.roster import Roster
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
-from llamaleon_server.engine.warm import Known, Post, WarmAdapters
 
 COPY_BUDGET_S = 0.008  # of a step in which others run
 TURN_STEPS = 64  # an adapter that runs may be asked to leave a bank too small for all after this many

@@ -15,10 +15,10 @@ import heapq
 from bisect import insort
 from collections.abc import Iterator
 
-from llamaleon_server.engine.fairness import FairShare
-from llamaleon_server.engine.kv import KvCache
-from llamaleon_server.engine.offload import LEAST_TOKENS
-from llamaleon_server.engine.prefix import Match, PrefixCache
+from llamaleon_server.engine.cache.kv import KvCache
+from llamaleon_server.engine.cache.offload import LEAST_TOKENS
+from llamaleon_server.engine.cache.prefix import Match, PrefixCache
+from llamaleon_server.engine.scheduling.fairness import FairShare
 from llamaleon_server.engine.sequence import AdapterSet, Sequence, State
 
 FORESEEN_TOKENS = 512  # cells set aside for what a sequence will generate; more are found, by eviction

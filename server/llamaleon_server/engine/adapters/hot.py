@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from llamaleon_server.binding.bank import FIRST_RANK, GRANULE, Bank
 from llamaleon_server.binding.mixer import Mixer, Place
 from llamaleon_server.binding.model import Model
-from llamaleon_server.engine.ranks import RankSpace
-from llamaleon_server.engine.warm import Known
+from llamaleon_server.engine.adapters.ranks import RankSpace
+from llamaleon_server.engine.adapters.warm import Known
 
 FIRST_SLOTS = 8  # a new bank has room for this many adapters like the first
 LEAST_RANKS = 64

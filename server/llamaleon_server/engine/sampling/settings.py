@@ -7,7 +7,7 @@ import os
 
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.protocol import Generate, Sampling
-from llamaleon_server.engine.sampler import SamplerSettings
+from llamaleon_server.engine.sampling.sampler import SamplerSettings
 
 MAX_ALTERNATIVES = 20
 MAX_WEIGHT = 100  # of an adapter: what is trained is used at about 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.protocol import TokenLogprob
-from llamaleon_server.engine.rows import NotFinite, Row, largest
+from llamaleon_server.engine.sampling.rows import NotFinite, Row, largest
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaleon_server.engine.rows import NotFinite, Row, draw_index, largest, nucleus
+from llamaleon_server.engine.sampling.rows import NotFinite, Row, draw_index, largest, nucleus
 
 REPEAT_WINDOW_TOKENS = 64  # llama.cpp's default of `repeat_last_n`
 # Below this only the largest logit has a chance, unless the second lies within a float's rounding of it.

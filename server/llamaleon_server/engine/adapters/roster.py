@@ -9,7 +9,7 @@ from pathlib import Path
 from llamaleon_server.binding.adapters import Adapter, AdapterLoader
 from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.model import Model
-from llamaleon_server.engine.warm import Known, Read, WarmAdapters
+from llamaleon_server.engine.adapters.warm import Known, Read, WarmAdapters
 
 Loaded = Known | AdapterError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llamaleon_server.engine.composition import Span
+from llamaleon_server.engine.scheduling.composition import Span
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
 
 PROMPT_TOKEN, GENERATED_TOKEN = 1, 2  # what each counts: a token of a batch of prompts is cheaper

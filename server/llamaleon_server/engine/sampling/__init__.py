@@ -1,0 +1,1 @@
+"""From a row of logits to a token, its log-probability and its text."""

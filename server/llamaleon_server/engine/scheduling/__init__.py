@@ -1,0 +1,1 @@
+"""Who runs next and what a pass computes. Policy only: nothing in here touches a tensor."""
