@@ -33,6 +33,15 @@ from llamaleon_server.engine.stepping import Stepper, failure_of
 
 Send = Callable[[protocol.FromEngine], None]
 
+IDLE_SHARE, LEAST_IDLE_CELLS = 4, 512  # a part of one sequence's context
+
+
+def _idle_cells(loaded: Loaded, ram_bytes: int) -> int:
+    """Cells that idle prefixes may keep: few where RAM takes the rest, for every pass walks past them."""
+    if ram_bytes == 0 or loaded.model.keeps_state:
+        return loaded.context_tokens
+    return max(loaded.context_tokens // IDLE_SHARE, LEAST_IDLE_CELLS)
+
 
 def _nothing() -> None:
     """For engines that are stepped by hand."""
@@ -58,7 +67,7 @@ class Engine:
         self._prefixes = PrefixCache(
             self._kv,
             limit=spare,
-            max_tokens=loaded.context_tokens,
+            max_tokens=_idle_cells(loaded, options.prefix_ram_bytes),
             whole_only=model.keeps_state,
             ram_bytes=options.prefix_ram_bytes,
             cost=self._cost,
