@@ -18,7 +18,7 @@ from .inputs import read_inputs
 from .lock import JobLocked, job_lock
 
 # How OpenMP's threads wait for one another. By default they spin for long: beside a busy program (an engine
-# that serves) that made a step nine times slower. Sleeping at once made it 1.4 times slower on an idle machine.
+# that serves) that made a step nine times slower. Sleeping at once took 1.4 times as long on an idle machine.
 # A microsecond of spinning, then sleeping, has little of either. The engine does the same (binding/cores.py).
 OPENMP_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 
