@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -57,8 +58,8 @@ def _widths(rows: Sequence[tuple[str, ...]], room: int) -> list[int]:
 def _line(cells: Sequence[str], widths: Sequence[int], style: str = "") -> Table:
     made = Table.grid(padding=(0, GAP, 0, 0))
     for title, width in zip(HEADER, widths, strict=True):
-        justify = "right" if title.endswith(">") else "left"
-        made.add_column(width=width, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal
+        justify: Literal["left", "right"] = "right" if title.endswith(">") else "left"
+        made.add_column(width=width, justify=justify, overflow="fold")
     made.add_row(*(escape(cell.removesuffix(">")) for cell in cells), style=style)
     return made
 

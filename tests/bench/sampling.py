@@ -129,7 +129,7 @@ def _ours_ms(loaded: Loaded, fields: dict[str, Any], alternatives: int | None) -
             id=number, prompt=[1, 2], sampling=Sampling(seed=1, **fields), logprobs=alternatives
         )
         span = Span(Sequence(request, [1, 2], 512), start=0, count=2, outputs=1)
-        results.append(SpanResult(span, number, logits[number : number + 1]))
+        results.append(SpanResult(span, logits[number : number + 1]))
     vocabulary = loaded.model.vocabulary
     alone, threads = Drawing(vocabulary, 1), Drawing(vocabulary, available_cores())
     return _median_ms(lambda: alone.draw(results)), _median_ms(lambda: threads.draw(results))

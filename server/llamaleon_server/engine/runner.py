@@ -16,10 +16,9 @@ from llamaleon_server.engine.scheduling.composition import Span
 
 @dataclass(frozen=True)
 class SpanResult:
-    """Logits of a span, (outputs, n_vocab), valid until the next pass; `index` is its last token's place."""
+    """Logits of a span, (outputs, n_vocab), valid until the next pass."""
 
     span: Span
-    index: int
     logits: NDArray[np.float32]
 
 
@@ -39,28 +38,26 @@ class Runner:
         Raises: DecodeError if llama.cpp fails; ValueError if adapters meet that cannot share a pass.
         """
         self._batch.clear()
-        ends = []
         for span in spans:
             sequence = span.sequence
             assert sequence.slot is not None, "a scheduled sequence has a number"
             tokens = [*sequence.tokens[span.start : span.start + span.count - len(span.draft)], *span.draft]
-            first = self._batch.add(tokens, span.start, sequence.slot, span.outputs)
-            ends.append(first + span.count - 1)
+            self._batch.add(tokens, span.start, sequence.slot, span.outputs)
         self.intercepted = self._bank.arrange(
             self._context, [(span.adapters, span.count, span.outputs) for span in spans]
         )
         began = time.perf_counter()
         decoded = self._context.decode(self._batch)
-        results = self._split(spans, ends) if decoded else None
+        results = self._split(spans) if decoded else None
         self.decode_s = time.perf_counter() - began
         return results
 
-    def _split(self, spans: tuple[Span, ...], ends: list[int]) -> list[SpanResult]:
+    def _split(self, spans: tuple[Span, ...]) -> list[SpanResult]:
         rows = sum(span.outputs for span in spans)
         # Waits until the pass has been computed, where that happens on a device.
         logits = self._context.logits(rows) if rows else np.empty((0, 0), np.float32)
         results, row = [], 0
-        for span, index in zip(spans, ends, strict=True):
-            results.append(SpanResult(span, index, logits[row : row + span.outputs]))
+        for span in spans:
+            results.append(SpanResult(span, logits[row : row + span.outputs]))
             row += span.outputs
         return results

@@ -44,7 +44,7 @@ def told(says: list[int], draft: tuple[int, ...] = (), **fields: Any) -> tuple[S
     fields.setdefault("sampling", Sampling(temperature=0.0))
     sequence = Sequence(Generate(id=1, prompt=PROMPT, **fields), PROMPT, 100)
     span = Span(sequence, start=2, count=1 + len(draft), outputs=1 + len(draft), draft=draft)
-    result = SpanResult(span, 0, rows(*says))
+    result = SpanResult(span, rows(*says))
     (drawn,) = Drawing(VOCABULARY, 2).draw([result])
     assert not drawn.failed
     delta = Postprocessor(VOCABULARY).advance(result, drawn)
@@ -125,13 +125,11 @@ def test_guesses_and_threads_change_no_draw() -> None:
     alone = sequences()
     slow = Drawing(VOCABULARY, 1)
     for place in range(30):
-        results = [SpanResult(span(one, ()), 0, text[n, place : place + 1]) for n, one in enumerate(alone)]
+        results = [SpanResult(span(one, ()), text[n, place : place + 1]) for n, one in enumerate(alone)]
         for one, drawn in zip(alone, slow.draw(results), strict=True):
             one.tokens += drawn.tokens
     together = sequences()
-    results = [
-        SpanResult(span(one, tuple(alone[n].tokens[3:32])), 0, text[n]) for n, one in enumerate(together)
-    ]
+    results = [SpanResult(span(one, tuple(alone[n].tokens[3:32])), text[n]) for n, one in enumerate(together)]
     for one, drawn in zip(alone, Drawing(VOCABULARY, 4).draw(results), strict=True):
         assert drawn.tokens == one.tokens[3:]
         assert len(drawn.scores) == 30
@@ -141,7 +139,7 @@ def test_a_bad_row_fails_its_own_sequence() -> None:
     bad = rows(1)
     bad[0, 9] = np.nan
     results = [
-        SpanResult(Span(Sequence(Generate(id=n, prompt=PROMPT, logprobs=0), PROMPT, 99), 2, 1, 1), 0, row)
+        SpanResult(Span(Sequence(Generate(id=n, prompt=PROMPT, logprobs=0), PROMPT, 99), 2, 1, 1), row)
         for n, row in enumerate((rows(1), bad, rows(2)))
     ]
     drawn = Drawing(VOCABULARY, 2).draw(results)

@@ -9,7 +9,7 @@ from llamaleon_server.engine.scheduling.scheduler import Span
 
 def bench_of(parallel: int, **options: object) -> Bench:
     defaults: dict[str, object] = {"cells": 100_000, "context": 9000, "batch": 512, "spare": 0}
-    return Bench(parallel=parallel, policy=Everybody(), **(defaults | options))  # type: ignore[arg-type]
+    return Bench(parallel=parallel, policy=Everybody(), **(defaults | options))  # type: ignore[arg-type]  # options of many types
 
 
 def starts(steps: list[tuple[Span, ...]]) -> list[int]:

@@ -39,7 +39,7 @@ def big(cost: FixedCost | None = None, **options: object) -> Bench:
         "parallel": 32,
         "spare": 32,
     }
-    return Bench(policy=Everybody(), cost=cost, **(defaults | options))  # type: ignore[arg-type]
+    return Bench(policy=Everybody(), cost=cost, **(defaults | options))  # type: ignore[arg-type]  # options of many types
 
 
 def chunks_beside_streams(bench: Bench, streams: int = 4) -> list[int]:

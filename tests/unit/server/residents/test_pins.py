@@ -72,11 +72,13 @@ async def test_what_is_registered_is_tried_only_where_an_engine_runs(stage: Stag
     assert "blue" not in stage.engines.last.adapters, "that engine runs another file of the name"
 
 
-async def test_an_engine_that_dies_of_an_offer_is_the_next_requests_business(stage: Stage) -> None:
+async def test_an_engine_that_dies_of_an_offer_is_the_next_requests_business(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await stage.say()
     engine = stage.engines.last
     offered = stage.residents.offer(stage.base, version(stage.base, "red"))
-    engine.send = lambda message: engine.die()  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "send", lambda message: engine.die())
     await offered
     assert stage.refused == []
     assert await stage.say("red") == "Hola, ¿qué tal?"
