@@ -1,7 +1,7 @@
 """The engine: messages in, steps, messages out. One thread runs it, the only one in the context.
 
-A step (stepping.py) reads: schedule, run, draw, tell. Between steps messages are handled, and at most one piece
-of a dump of logits is evaluated.
+A step (stepping.py) reads: schedule, run, draw, tell. Between steps messages are handled, and at most one
+piece of a dump of logits is evaluated.
 """
 
 from __future__ import annotations
