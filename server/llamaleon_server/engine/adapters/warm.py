@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 Post = Callable[[Callable[[], None]], None]  # run something on the engine's thread
 
 
-@dataclass
+@dataclass(eq=False)
 class Known:
     """A checked adapter. `weights` None: cold, on disk only. `alone`: why it cannot share a pass."""
 
