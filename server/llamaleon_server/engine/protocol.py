@@ -62,6 +62,10 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     add_special: bool = True  # prepend BOS where the vocabulary asks for it (string prompts only)
     parse_special: bool = True  # read `<|im_end|>` and the like in a string prompt as control tokens
     parse_special_output: bool = False  # render control tokens in the output text
+    # What may be generated, as a grammar of llguidance: Lark text, or its JSON form. None: anything.
+    grammar: str | None = None
+    # Encoded images (PNG, JPEG, ...), one for each `MEDIA_MARKER` in a string prompt, in that order.
+    media: tuple[bytes, ...] = ()
 
 
 class Generate(GenerateRequest, frozen=True, kw_only=True, tag="generate"):
@@ -69,6 +73,30 @@ class Generate(GenerateRequest, frozen=True, kw_only=True, tag="generate"):
 
     id: int
     adapters: tuple[AdapterUse, ...] = ()
+
+
+MEDIA_MARKER = "<__media__>"  # mtmd's own
+
+
+class Embed(Struct, frozen=True, kw_only=True, tag="embed"):
+    """One vector for each input. Reply: `vectors`, `input_tokens`.
+
+    Pooled as the model was trained to be, else by the mean over the tokens; not normalised. Evaluated between
+    the steps of running requests, in a context of their own.
+    Failed with `context_length_exceeded` if an input does not fit, `bad_request` if the model cannot embed.
+    """
+
+    id: int
+    inputs: list[str | list[int]]
+    adapters: tuple[AdapterUse, ...] = ()
+
+
+class Rank(Struct, frozen=True, kw_only=True, tag="rank"):
+    """How relevant each document is to the query, by a reranking model. Reply: `scores`, `input_tokens`."""
+
+    id: int
+    query: str
+    documents: list[str]
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -139,7 +167,17 @@ class Shutdown(Struct, frozen=True, tag="shutdown"):
 
 
 ToEngine = (
-    Generate | Cancel | LoadAdapter | UnloadAdapter | Tokenize | Detokenize | DumpLogits | Status | Shutdown
+    Generate
+    | Embed
+    | Rank
+    | Cancel
+    | LoadAdapter
+    | UnloadAdapter
+    | Tokenize
+    | Detokenize
+    | DumpLogits
+    | Status
+    | Shutdown
 )
 
 # ---------------------------------------------------------------- engine -> API
@@ -336,6 +374,9 @@ class Reply(Struct, frozen=True, kw_only=True, tag="reply"):
     pieces: list[bytes] | None = None
     adapter: AdapterLoaded | None = None
     status: EngineStatus | None = None
+    vectors: list[bytes] | None = None  # each (n_embd,) float32, little-endian
+    scores: list[float] | None = None
+    input_tokens: list[int] | None = None  # of each input or document
 
 
 class Fatal(Struct, frozen=True, tag="fatal"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from llamaleon_convert.manifest import BaseFingerprint, Manifest
+from llamaleon_server.chat.ask import PLAIN, Preset
 
 REGISTERED = "registered"  # known, not served under its bare name: ask for it by version or ft: name
 DEPLOYED = "deployed"
@@ -78,6 +79,7 @@ class Target(Struct, frozen=True, kw_only=True):
     requested: str
     base: Base
     adapters: tuple[tuple[AdapterVersion, float], ...] = ()
+    preset: Preset = PLAIN
 
 
 class ModelEntry(Struct, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llamaleon_server.answers.answering import template_of
 from llamaleon_server.errors import NotFound
 from llamaleon_server.registry.records import AdapterVersion, Base
 from llamaleon_server.web.errors import json_response
-from llamaleon_server.web.models import template_of
 from llamaleon_server.web.services import services_of
 from llamaleon_server.wire.decode import decode
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 
+from llamaleon_server.answers.merge import Item
 from llamaleon_server.engine.protocol import Finish, Timings, TokenLogprob
-from llamaleon_server.web.merge import Item
 
 
 @dataclass

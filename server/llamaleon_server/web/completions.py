@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llamaleon_server.answers.merge import Begun, Item, begin, merged
 from llamaleon_server.engine.protocol import Finish, TokenLogprob
 from llamaleon_server.registry.records import Target
 from llamaleon_server.web.collect import Collected
 from llamaleon_server.web.disconnect import while_connected
 from llamaleon_server.web.errors import json_response
-from llamaleon_server.web.merge import Begun, Item, begin, merged
 from llamaleon_server.web.services import Services, services_of
 from llamaleon_server.web.sse import EventStream
 from llamaleon_server.wire.completions import Completion, CompletionRequest, TextChoice, parse_completion
@@ -34,7 +34,7 @@ async def create(request: Request) -> Response:
     return json_response(await while_connected(request, _whole(asked, services, target)))
 
 
-async def _begin(asked: CompletionRequest, services: Services, target: Target) -> tuple[_Answer, Begun]:
+async def _begin(asked: CompletionRequest, services: Services, target: Target) -> tuple[_Answer, Begun[Item]]:
     answer = _Answer(asked, await _echoes(asked, services, target))
     return answer, await begin(_run(asked, services, target))
 
@@ -45,7 +45,7 @@ async def _whole(asked: CompletionRequest, services: Services, target: Target) -
 
 
 def _run(asked: CompletionRequest, services: Services, target: Target) -> AsyncGenerator[Item, None]:
-    runs = [services.metrics.generate(services.residents, target, run) for run in asked.generate()]
+    runs = [services.generate(target, run) for run in asked.generate()]
     return merged(runs, services.settings.engine.parallel_sequences)
 
 

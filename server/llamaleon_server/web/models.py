@@ -10,16 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llamaleon_server.chat.template import ChatTemplate, chat_template
+from llamaleon_server.answers.answering import template_of
 from llamaleon_server.errors import BadRequest
-from llamaleon_server.registry.records import Base, ModelEntry
+from llamaleon_server.registry.records import ModelEntry
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.web.errors import json_response
 from llamaleon_server.web.services import services_of
-
-
-def template_of(base: Base) -> ChatTemplate:
-    return chat_template(base.chat_template, base.bos_token, base.eos_token)
 
 
 async def index(request: Request) -> Response:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from llamaleon_server.engine.protocol import Delta, GenerateRequest
 from llamaleon_server.jobs.service import Jobs
+from llamaleon_server.registry.records import Target
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.registry.watch import Watcher
 from llamaleon_server.residents.residents import Residents
@@ -22,6 +25,10 @@ class Services:
     jobs: Jobs
     watcher: Watcher
     metrics: Metrics
+
+    def generate(self, target: Target, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        """Run one request, measured. Closing the generator cancels."""
+        return self.metrics.generate(self.residents, target, request)
 
 
 def services_of(request: Request) -> Services:

@@ -10,8 +10,8 @@ import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
+from llamaleon_server.answers.merge import Begun
 from llamaleon_server.web.errors import stream_error
-from llamaleon_server.web.merge import Begun
 
 DONE = "[DONE]"
 
@@ -23,7 +23,7 @@ class EventStream(EventSourceResponse):
     closing those would not reach the source.
     """
 
-    def __init__(self, chunks: AsyncGenerator[Any, None], source: Begun) -> None:
+    def __init__(self, chunks: AsyncGenerator[Any, None], source: Begun[Any]) -> None:
         super().__init__(_events(chunks), sep="\n")
         self._source = source
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llamaleon_server.engine.protocol import GenerateRequest
+from llamaleon_server.chat.ask import Ask
 from llamaleon_server.errors import BadRequest
 from llamaleon_server.wire.decode import decode, is_set, refuse
 from llamaleon_server.wire.sampling import Alternatives, Count, SamplingFields
@@ -53,22 +53,18 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True):
     audio: Any = None
     web_search_options: Any = None
 
-    def generate(self, prompt: str, *, add_special: bool) -> list[GenerateRequest]:
-        """One per choice."""
-        limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        return [
-            GenerateRequest(
-                prompt=prompt,
-                add_special=add_special,
-                sampling=self.sampling(choice),
-                max_tokens=limit,
-                stop=self.stops(),
-                logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-                ignore_eos=bool(self.ignore_eos),
-                cache_prompt=self.cache_prompt is not False,
-            )
-            for choice in range(self.choices)
-        ]
+    def ask(self) -> Ask:
+        """Raises: BadRequest naming the field."""
+        return Ask(
+            messages=template_messages(self.messages),
+            wanted=self.wanted(),
+            choices=self.choices,
+            max_tokens=self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens,
+            stop=self.stops(),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            ignore_eos=bool(self.ignore_eos),
+            cache_prompt=self.cache_prompt is not False,
+        )
 
 
 def parse_chat(body: bytes) -> ChatRequest:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import UNSET, Struct, UnsetType
 
-from llamaleon_server.engine.protocol import Finish
+from llamaleon_server.chat.events import Answer, Ended
 from llamaleon_server.wire.logprobs import ChatLogprobs
 from llamaleon_server.wire.usage import FINGERPRINT, Timings, Usage, choice_timings
 
@@ -70,18 +68,16 @@ def text_choice(index: int, text: str, logprobs: ChatLogprobs | None) -> ChunkCh
     return ChunkChoice(index=index, delta=ChunkDelta(content=text), logprobs=logprobs)
 
 
-def last_choice(index: int, finish: Finish, choices: int) -> ChunkChoice:
-    timings = choice_timings(finish, choices)
-    return ChunkChoice(index=index, delta=ChunkDelta(), finish_reason=finish.reason, timings=timings)
+def last_choice(index: int, ended: Ended, choices: int) -> ChunkChoice:
+    timings = choice_timings(ended.finish, choices)
+    return ChunkChoice(index=index, delta=ChunkDelta(), finish_reason=ended.reason, timings=timings)
 
 
-def whole_choice(
-    index: int, texts: Sequence[str], logprobs: ChatLogprobs | None, finish: Finish, *, choices: int
-) -> Choice:
+def whole_choice(index: int, answer: Answer, logprobs: ChatLogprobs | None, *, choices: int) -> Choice:
     return Choice(
         index=index,
-        message=AnswerMessage(content="".join(texts)),
+        message=AnswerMessage(content=answer.text),
         logprobs=logprobs,
-        finish_reason=finish.reason,
-        timings=choice_timings(finish, choices),
+        finish_reason=answer.end.reason,
+        timings=choice_timings(answer.finish, choices),
     )

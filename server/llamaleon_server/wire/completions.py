@@ -53,10 +53,11 @@ class CompletionRequest(SamplingFields, frozen=True, kw_only=True):
 
     def generate(self) -> list[GenerateRequest]:
         """One per choice of each prompt, the choices of a prompt beside each other."""
+        wanted = self.wanted()
         return [
             GenerateRequest(
                 prompt=prompt,
-                sampling=self.sampling(choice),
+                sampling=wanted.sampling(choice),
                 max_tokens=DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
                 stop=self.stops(),
                 logprobs=self.logprobs,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from llamaleon_server.engine.protocol import Sampling
+from llamaleon_server.chat.ask import Wanted
 from llamaleon_server.errors import BadRequest
 
 MAX_STOPS = 16
@@ -54,17 +54,17 @@ class SamplingFields(Struct, frozen=True, kw_only=True):
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def sampling(self, choice: int) -> Sampling:
-        """Of one of `n` choices: they share everything but the seed."""
-        return Sampling(
-            temperature=_or(self.temperature, 1.0),
-            top_p=_or(self.top_p, 1.0),
-            top_k=max(0, self.top_k or 0),  # llama.cpp's clients write -1 or 0 for "no limit"
-            min_p=_or(self.min_p, 0.0),
-            seed=self._seed(choice),
-            frequency_penalty=_or(self.frequency_penalty, 0.0),
-            presence_penalty=_or(self.presence_penalty, 0.0),
-            repeat_penalty=_or(self.repeat_penalty, 1.0),
+    def wanted(self) -> Wanted:
+        """Raises: BadRequest."""
+        return Wanted(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            seed=self.seed,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            repeat_penalty=self.repeat_penalty,
             logit_bias=self._logit_bias(),
         )
 
@@ -81,18 +81,8 @@ class SamplingFields(Struct, frozen=True, kw_only=True):
         if self.stream_options is not None and not self.stream:
             raise BadRequest("`stream_options` needs `stream: true`.", param="stream_options")
 
-    def _seed(self, choice: int) -> int | None:
-        if self.seed is None or self.seed == -1:  # llama.cpp's word for "any"
-            return None
-        return (self.seed + choice) % 2**31
-
-    def _logit_bias(self) -> dict[int, float]:
-        bias = self.logit_bias or {}
-        for token in bias:
+    def _logit_bias(self) -> dict[int, float] | None:
+        for token in self.logit_bias or ():
             if not 0 <= token <= MAX_TOKEN_ID:
                 raise BadRequest(f"`logit_bias`: {token} is not a token id.", param=f"logit_bias.{token}")
-        return bias
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+        return self.logit_bias

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
+from typing import Generic, TypeVar
 
 from llamaleon_server.engine.protocol import Delta
 
 Item = tuple[int, Delta]
+T = TypeVar("T")
 
 
 async def merged(
@@ -52,17 +54,17 @@ async def _read(
         queue.put_nowait(error)
 
 
-class Begun:
+class Begun(Generic[T]):
     """A stream whose first item is there already."""
 
-    def __init__(self, first: Item, stream: AsyncGenerator[Item, None]) -> None:
-        self._first: Item | None = first
+    def __init__(self, first: T, stream: AsyncGenerator[T, None]) -> None:
+        self._first: T | None = first
         self._stream = stream
 
-    def __aiter__(self) -> Begun:
+    def __aiter__(self) -> Begun[T]:
         return self
 
-    async def __anext__(self) -> Item:
+    async def __anext__(self) -> T:
         if self._first is not None:
             first, self._first = self._first, None
             return first
@@ -72,7 +74,7 @@ class Begun:
         await self._stream.aclose()
 
 
-async def begin(stream: AsyncGenerator[Item, None]) -> Begun:
+async def begin(stream: AsyncGenerator[T, None]) -> Begun[T]:
     """Wait for the first item, so that what fails before any output is a plain error answer."""
     try:
         return Begun(await anext(stream), stream)

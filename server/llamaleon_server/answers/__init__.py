@@ -1,0 +1,1 @@
+"""From a conversation, in the words of no protocol, to events: what every chat route shares."""
