@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,19 @@ class Client:
     """One server. An error for an answer raises `ServerRefused`, no answer `ServerUnreachable`."""
 
     def __init__(
-        self, url: str, *, timeout_s: float = 600.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 600.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
+        """`api_key` None: $LLAMALEON_API_KEY, else none."""
+        key = api_key or os.environ.get("LLAMALEON_API_KEY")
         self.url = url.rstrip("/").removesuffix("/v1")
         self._http = httpx.Client(
             base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_s, connect=5.0),
             transport=transport,
             # A proxy of the environment cannot reach this machine's loopback.
@@ -61,6 +70,23 @@ class Client:
     def show(self, name: str) -> Json:
         return self._json("GET", f"/llamaleon/models/{_segment(name)}")
 
+    def modelfile(self, name: str) -> str:
+        """What would make this model again."""
+        answer = self._json("GET", f"/llamaleon/models/{_segment(name)}", params={"modelfile": 1})
+        return str(answer["modelfile"])
+
+    def create_model(self, name: str, modelfile: str, folder: Path | None = None) -> Json:
+        """`folder`: what relative paths in the Modelfile begin from, on the server's disk."""
+        body = _present(name=name, modelfile=modelfile, folder=None if folder is None else str(folder))
+        return self._json("POST", "/llamaleon/models", json=body)
+
+    def copy_model(self, source: str, destination: str) -> Json:
+        return self._json("POST", "/llamaleon/copy", json={"source": source, "destination": destination})
+
+    def remove_model(self, name: str) -> None:
+        """Of a made model; its base and its adapters stay."""
+        self._send("DELETE", f"/v1/models/{_segment(name)}")
+
     def ps(self) -> Json:
         return self._json("GET", "/llamaleon/ps")
 
@@ -79,6 +105,18 @@ class Client:
     def remove_adapter(self, name: str) -> None:
         """Every version of it; also of one that no longer fits its base."""
         self._send("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+
+    def pull(self, name: str, *, token: str | None = None, mirror: str | None = None) -> Iterator[Json]:
+        """Fetch a model from a hub or registry: its progress as it comes. Closing the iterator ends it."""
+        body = {"model": name, **_present(token=token, mirror=mirror)}
+        with reachable(self.url), self._http.stream("POST", "/llamaleon/pull", json=body) as response:
+            if response.is_error:
+                response.read()
+                raise refused(response)
+            yield from _sse(response)
+
+    def search(self, text: str, limit: int = 10) -> list[Json]:
+        return list(self._json("GET", "/llamaleon/search", params={"q": text, "limit": limit})["data"])
 
     def pin(self, name: str) -> Json:
         return self._json("POST", f"/llamaleon/adapters/{_segment(name)}/pin")
@@ -131,10 +169,10 @@ class Client:
     def stream_chat(self, model: str, messages: list[Json], **sampling: Any) -> Generator[str, None, None]:
         """Pieces of the answer as they come. Closing the iterator ends the request on the server."""
         body = {"model": model, "messages": messages, "stream": True, **_present(**sampling)}
-        with _reachable(self.url), self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+        with reachable(self.url), self._http.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.is_error:
                 response.read()
-                raise _refused(response)
+                raise refused(response)
             for chunk in _sse(response):
                 for choice in chunk.get("choices", ()):
                     if text := choice["delta"].get("content"):
@@ -143,10 +181,10 @@ class Client:
     # ------------------------------------------------------------ transport
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        with _reachable(self.url):
+        with reachable(self.url):
             response = self._http.request(method, path, **arguments)
         if response.is_error:
-            raise _refused(response)
+            raise refused(response)
         return response
 
     def _json(self, method: str, path: str, **arguments: Any) -> Json:
@@ -172,7 +210,7 @@ def _present(**fields: Any) -> Json:
 
 
 @contextmanager
-def _reachable(url: str) -> Iterator[None]:
+def reachable(url: str) -> Iterator[None]:
     """The one translation of httpx's failures."""
     try:
         yield
@@ -182,7 +220,7 @@ def _reachable(url: str) -> Iterator[None]:
         raise ServerUnreachable(url, str(error) or type(error).__name__) from error
 
 
-def _refused(response: httpx.Response) -> ServerRefused:
+def refused(response: httpx.Response) -> ServerRefused:
     try:
         body = response.json()
     except ValueError:
