@@ -26,10 +26,22 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -c 'import llama_cpp, torch, llamaleon_server'
 	touch $(READY)
 
+# Other people's clients want other versions than ours: they live in an environment of their own.
+$(VENV)/clients/.ready: tests/clients/requirements.txt $(READY)
+	@echo "== setting up the clients that the tests drive"
+	$(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip install --quiet --progress-bar off --no-deps -r tests/clients/requirements.txt
+	touch $@
+$(VENV)/node/.ready: tests/clients/node/package-lock.json $(READY)
+	mkdir -p $(VENV)/node
+	cp tests/clients/node/package*.json $(VENV)/node
+	if command -v npm > /dev/null; then npm ci --silent --prefix $(VENV)/node; else echo "no npm: without Node's client"; fi
+	touch $@
+
 demo: setup  ## train an adapter on the model that ships and chat with it, offline
 	$(BIN)/llamaleon demo
 
-test: setup  ## the whole test suite
+test: setup $(VENV)/clients/.ready $(VENV)/node/.ready  ## the whole test suite
 	$(BIN)/python -m pytest -q --durations=15
 
 lint: setup  ## style, types and the import contracts
