@@ -63,7 +63,7 @@ class FakeServer:
         return [
             Route("/health", self.health),
             Route("/v1/models", self.list_models),
-            Route("/v1/models/{name:path}", self.one_model),
+            Route("/v1/models/{name:path}", self.one_model, methods=["GET", "DELETE"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/files", self.files, methods=["POST"]),
             Route("/v1/fine_tuning/jobs", self.create_job, methods=["POST"]),
@@ -75,6 +75,8 @@ class FakeServer:
             Route("/v1/unload_lora_adapter", self.unload_adapter, methods=["POST"]),
             Route("/llamaleon/bases", self.add_base, methods=["POST"]),
             Route("/llamaleon/bases/{name:path}", self.remove_base, methods=["DELETE"]),
+            Route("/llamaleon/models", self.create_model, methods=["POST"]),
+            Route("/llamaleon/copy", self.copy_model, methods=["POST"]),
             Route("/llamaleon/models/{name:path}", self.show),
             Route("/llamaleon/ps", self.ps),
             Route("/llamaleon/adapters/{name:path}/pin", self.pin, methods=["POST"]),
@@ -93,7 +95,7 @@ class FakeServer:
         if name not in self.models:
             message = f"The model `{name}` does not exist. Nearest names: nano."
             return error(404, message, param="model", code="model_not_found")
-        return JSONResponse(self.models[name])
+        return JSONResponse(self.models.pop(name) if request.method == "DELETE" else self.models[name])
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
@@ -201,8 +203,27 @@ class FakeServer:
         del self.models[request.path_params["name"]]
         return JSONResponse({"deleted": True})
 
+    async def create_model(self, request: Request) -> Response:
+        body = await request.json()
+        self.requests.append(("POST", "create", body))
+        if "FOO" in body["modelfile"]:
+            return error(400, "Modelfile, line 2: FOO is no instruction.", param="modelfile")
+        return self._made(body["name"], ["PARAMETER numa has no effect here."])
+
+    async def copy_model(self, request: Request) -> Response:
+        body = await request.json()
+        self.requests.append(("POST", "copy", body))
+        return self._made(body["destination"], [])
+
+    def _made(self, name: str, notes: list[str]) -> Response:
+        name = name.removesuffix(":latest")
+        self.models[name] = {"id": name, "kind": "made", "parent": "nano", "created": 1700000000}
+        return JSONResponse({"name": name, "kind": "made", "base": "nano", "notes": notes})
+
     async def show(self, request: Request) -> Response:
         name = request.path_params["name"]
+        if request.query_params.get("modelfile") == "1":
+            return JSONResponse({"name": name, "modelfile": "FROM nano\nSYSTEM ¡Hola!\n"})
         return JSONResponse(
             {
                 "name": name,

@@ -5,8 +5,9 @@ from tests.unit.clients.conftest import Llamaleon
 from tests.unit.clients.fake_server import FakeServer
 
 from llamaleon_clients.api import Client
-from llamaleon_clients.commands.chat import Conversation
 from llamaleon_clients.errors import ServerRefused
+from llamaleon_clients.talk.conversation import Conversation
+from llamaleon_clients.talk.loop import answer
 
 SPANISH = "¿Mañana o el año que viene?\u2028Cuesta 3 €."
 
@@ -90,14 +91,15 @@ def test_a_missing_gguf_path_is_named(llamaleon: Llamaleon, server: FakeServer) 
 def test_conversation_remembers_and_clears(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     with Client(server.url) as client:
         conversation = Conversation(client, "nano", "Sé breve")
-        assert conversation.ask("Hola")
-        assert conversation.ask("¿Y luego?")
+        assert answer(conversation, "Hola")
+        assert answer(conversation, "¿Y luego?")
 
         roles = [message["role"] for message in server.requests[1][2]["messages"]]
         assert roles == ["system", "user", "assistant", "user"]
         conversation.clear()
 
-    assert conversation.messages == [{"role": "system", "content": "Sé breve"}]
+    assert conversation.messages == []
+    assert conversation.system == "Sé breve"
     assert capsys.readouterr().out == f"{SPANISH}\n{SPANISH}\n"
 
 
@@ -105,20 +107,20 @@ def test_a_refused_question_is_forgotten(server: FakeServer) -> None:
     with Client(server.url) as client:
         conversation = Conversation(client, "unknown", None)
         with pytest.raises(ServerRefused, match="Nearest names: nano"):
-            conversation.ask("Hola")
+            answer(conversation, "Hola")
 
     assert conversation.messages == []
 
 
 def test_ctrl_c_stops_the_answer_only(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted(Client):
-        def stream_chat(self, *arguments: object, **sampling: object):  # type: ignore[no-untyped-def]  # Ctrl-C
-            yield "Había"
+        def stream_deltas(self, *arguments: object, **sampling: object):  # type: ignore[no-untyped-def]  # Ctrl-C
+            yield {"content": "Había"}
             raise KeyboardInterrupt
 
     with Interrupted(server.url) as client:
         conversation = Conversation(client, "nano", None)
-        assert not conversation.ask("Cuenta un cuento")
+        assert not answer(conversation, "Cuenta un cuento")
 
     assert conversation.messages[-1] == {"role": "assistant", "content": "Había"}
     assert capsys.readouterr().out == "Había\n"

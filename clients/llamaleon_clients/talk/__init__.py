@@ -1,0 +1,1 @@
+"""The conversation at the terminal: its messages, its commands, its words."""
