@@ -1,6 +1,6 @@
 """A plugin of simonw's `llm`: every model and adapter of the running server, by name, in `llm models`.
 
-    llm install llamaleon
+    llm install .    # in the folder of this project
     llm -m nano+informes "Parte diario de ..."
     llm embed -m nano -c "hola"
 

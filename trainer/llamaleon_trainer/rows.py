@@ -7,6 +7,8 @@ Shapes, detected from the keys of the first well-formed row; every later row mus
                                              two lists of messages: only the completion is learnt
     alpaca      {"instruction", "input"?, "output"}     becomes one user and one assistant message
     text        {"text"}                     learnt from the first token to the last
+
+Other packages may add theirs: `shapes.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from msgspec import Struct
 
 from .records import Problem, Record, read_records
+from .shapes import other_shapes
 from .split import split
 
 __all__ = ["ROLES", "SHAPES", "DataRow", "Dataset", "Problem", "read_dataset", "split"]
@@ -48,7 +51,7 @@ class DataRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Dataset(Struct, frozen=True):
-    """`shape` is one of SHAPES, or "" when no row could be read."""
+    """`shape` is one of SHAPES or another package's, or "" when no row could be read."""
 
     shape: str
     rows: list[DataRow]
@@ -74,7 +77,7 @@ def read_dataset(path: Path, name: str | None = None) -> Dataset:
             found = _shape_of(item.value)
             if shape and found != shape:
                 raise Malformed(f"a {found} row in a file whose first row is {shape}; use one shape per file")
-            row = _PARSERS[found](item)
+            row = _parsed(item, found)
             _refuse_lone_surrogates(row)
         except Malformed as error:
             problems.append(Problem(item.line, str(error)))
@@ -97,8 +100,25 @@ def _shape_of(value: Any) -> str:
         return "alpaca"
     if "text" in value:
         return "text"
+    for other in other_shapes():
+        if other.matches(value):
+            return other.name
     keys = ", ".join(f"`{key}`" for key in value) or "none"
     raise Malformed(f"no known shape: its keys are {keys}; expected {EXPECTED}")
+
+
+def _parsed(record: Record, shape: str) -> DataRow:
+    if shape in _PARSERS:
+        return _PARSERS[shape](record)
+    other = next(one for one in other_shapes() if one.name == shape)
+    try:
+        rewritten = Record(record.line, other.rewrite(record.value))
+    except ValueError as error:
+        raise Malformed(f"as {shape}: {error}") from error
+    ours = _shape_of(rewritten.value)
+    if ours not in _PARSERS:
+        raise Malformed(f"the shape {shape} made a row of the shape {ours}, which is none of ours")
+    return _PARSERS[ours](rewritten)
 
 
 def _chat(record: Record) -> DataRow:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from tests.data import REPOSITORY
+from tests.unit.clients.conftest import Llamaleon
 
+from llamaleon_clients.cli import app
 from llamaleon_clients.spanish import SENTENCES
+from llamaleon_clients.spanish_help import TEXTS
+from llamaleon_clients.translated import is_example, paragraphs, split_default
 from llamaleon_clients.words import VARIABLES, say
 
 SOURCES = sorted((REPOSITORY / "clients").rglob("*.py"))
@@ -54,3 +60,34 @@ def test_the_locale_decides(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert say("Thinking is off.") == expected
+
+
+def helps() -> set[str]:
+    """Every piece of help that somebody reads: paragraphs, options, named defaults that are words."""
+    found: set[str] = set()
+
+    def walk(command: Any) -> None:
+        for text in (command.help, getattr(command, "epilog", None)):
+            found.update(piece for piece in paragraphs(text or "") if piece and not is_example(piece))
+        for parameter in command.params:
+            phrase, default = split_default(getattr(parameter, "help", None) or "")
+            found.update(text for text in (phrase, default) if text and re.search("[a-z]{2}", text))
+        for inner in getattr(command, "commands", {}).values():
+            walk(inner)
+
+    walk(typer.main.get_command(app))
+    return found
+
+
+def test_every_help_is_translated_and_none_is_left_over() -> None:
+    shown = {text for text in helps() if not re.fullmatch(r"[\w./]+", text) or text in TEXTS}
+    assert shown - TEXTS.keys() == set(), "without a Spanish text"
+    assert TEXTS.keys() - helps() - {"Show this message and exit."} == set(), "no longer shown"
+
+
+def test_help_in_spanish(llamaleon: Llamaleon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMALEON_LANG", "es")
+    assert "Conversa con un modelo o un adaptador" in llamaleon("--help").stdout
+    shown = llamaleon("serve", "--help").stdout
+    assert "Capas en la GPU. [por defecto: las que quepan]" in re.sub(r"\s+", " ", shown)
+    assert "llamaleon serve --gpu-layers 0" in shown  # examples stay
