@@ -1,0 +1,1 @@
+"""Batches: files of requests, run beside the interactive ones and finished after any interruption."""

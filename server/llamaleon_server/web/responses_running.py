@@ -1,0 +1,133 @@
+"""Responses in the background: they go on when their client has gone, and can be watched and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+from llamaleon_server.errors import BadRequest, LlamaleonError
+from llamaleon_server.registry.responses import ResponseStore
+from llamaleon_server.web.responses_making import Making
+from llamaleon_server.wire.responses_events import StreamEvent
+from llamaleon_server.wire.responses_object import ResponseObject
+
+SWEEP_S = 24 * 3600.0  # how often old responses are forgotten
+STOPPED = "The server was stopped while this response was running."
+
+
+class Running:
+    """One response. Its events stay in memory until it has ended."""
+
+    def __init__(self, making: Making, store: ResponseStore, *, streamed: bool) -> None:
+        self._making = making
+        self._store = store
+        self._streamed = streamed
+        self._events: list[StreamEvent] = []
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._ending = False  # it is being recorded
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def response(self) -> ResponseObject:
+        return self._making.response
+
+    def start(self) -> asyncio.Task[None]:
+        self._task = asyncio.create_task(self._run(), name=self.response.id)
+        return self._task
+
+    async def cancel(self, *, stopped: bool = False) -> ResponseObject:
+        """End it now; `stopped`: because the server ends. Returns when that is recorded."""
+        assert self._task is not None
+        self._stopped = stopped
+        if not self._ending:
+            self._task.cancel()
+        await asyncio.wait([self._task])
+        return self.response
+
+    async def follow(self, after: int = -1) -> AsyncGenerator[StreamEvent, None]:
+        """Its events from the one after that number on, until it has ended."""
+        at = after + 1
+        while True:
+            while at < len(self._events):
+                yield self._events[at]
+                at += 1
+            if self._ended:
+                return
+            await self._changed.wait()
+
+    async def _run(self) -> None:
+        answers = self._making.answers()
+        try:
+            async with contextlib.aclosing(answers):
+                async for event in self._making.told(answers):
+                    self._add(event)
+        except asyncio.CancelledError:
+            if self._stopped:
+                for event in self._making.fail(LlamaleonError(STOPPED)):
+                    self._add(event)
+            else:
+                self._making.cancel()
+        self._ending = True
+        events = msgspec.json.encode(self._events).decode() if self._streamed else None
+        await asyncio.to_thread(self._store.finish, self.response, events)
+        self._ended = True
+        self._changed.set()
+
+    def _add(self, event: StreamEvent) -> None:
+        self._events.append(event)
+        self._changed.set()
+        self._changed = asyncio.Event()  # who waits has seen the old one
+
+
+class Background:
+    def __init__(self, store: ResponseStore) -> None:
+        self._store = store
+        self._running: dict[str, Running] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Only for the server that holds the lock of this home: what an earlier one was doing has failed."""
+        await asyncio.to_thread(self._store.interrupted)
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
+        await asyncio.gather(*(one.cancel(stopped=True) for one in list(self._running.values())))
+
+    async def begin(self, making: Making, *, streamed: bool) -> Running:
+        """Recorded before it begins, so that whoever was told its id can ask for it."""
+        await asyncio.to_thread(self._store.add, making.response, making.inputs)
+        running = Running(making, self._store, streamed=streamed)
+        name = making.response.id
+        self._running[name] = running
+        running.start().add_done_callback(lambda _: self._running.pop(name, None))
+        return running
+
+    def find(self, response_id: str) -> Running | None:
+        """None: it has ended, or never was."""
+        return self._running.get(response_id)
+
+    async def cancel(self, response_id: str) -> ResponseObject:
+        """Raises: NotFound; BadRequest if it was not made in the background. Harmless if it has ended."""
+        running = self.find(response_id)
+        if running is not None:
+            return await running.cancel()
+        response = self._store.get(response_id)
+        if not response.background:
+            raise BadRequest(
+                f"Response '{response_id}' was not made with `background: true`: there is nothing to cancel.",
+                param="response_id",
+            )
+        return response
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.to_thread(self._store.sweep)
+            await asyncio.sleep(SWEEP_S)
