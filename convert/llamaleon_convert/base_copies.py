@@ -21,7 +21,7 @@ def check_copy(weights: SafetensorsFile, base: Header, copy: BaseCopy) -> None:
     tensor = base.tensors[copy.tensor]
     rows = np.linspace(0, tensor.shape[1] - 1, SAMPLE_ROWS).astype(int)
     try:
-        served = _base_rows(base, tensor, rows)
+        served = _base_rows(tensor, rows)
     except NotImplementedError:  # gguf cannot read this quantisation: the shape, checked before, must do
         return
     saved = weights.read(copy.name)[rows].astype(np.float32)
@@ -33,11 +33,11 @@ def check_copy(weights: SafetensorsFile, base: Header, copy: BaseCopy) -> None:
         )
 
 
-def _base_rows(base: Header, tensor: TensorInfo, rows: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
+def _base_rows(tensor: TensorInfo, rows: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
     row_bytes = tensor.nbytes // tensor.shape[1]
     kind = gguf.GGMLQuantizationType[tensor.type]
     raw = b""
-    with base.path.open("rb") as file:
+    with tensor.file.open("rb") as file:
         for row in rows:
             file.seek(tensor.offset + int(row) * row_bytes)
             raw += file.read(row_bytes)

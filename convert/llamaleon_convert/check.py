@@ -90,7 +90,7 @@ def _check_values(header: Header, tensor: TensorInfo) -> None:
         return  # quantised blocks: finite by construction of their scales in any tool that writes them
     import numpy as np
 
-    with header.path.open("rb") as file:
+    with tensor.file.open("rb") as file:
         file.seek(tensor.offset)
         raw = file.read(tensor.nbytes)
     # In all three formats a value is NaN or infinite exactly when all bits of its exponent are set.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -83,9 +84,9 @@ def fingerprint_of(header: Header) -> BaseFingerprint:
         vocab_size=header.vocab_size,
         tokenizer_sha256=_sha256(header.raw(f"tokenizer.ggml.{key}") for key in TOKENIZER_KEYS),
         chat_template_sha256=None if template is None else _sha256([template.encode()]),
-        weights_sha256=_weights_sha256(header.path, tensors),
+        weights_sha256=_weights_sha256(tensors),
         quantisation_sha256=_sha256(f"{tensor.name}:{tensor.type}".encode() for tensor in tensors),
-        vectors_sha256=_weights_sha256(header.path, vectors),
+        vectors_sha256=_weights_sha256(vectors),
     )
 
 
@@ -163,13 +164,17 @@ def _another_quantisation(expected: BaseFingerprint, actual: BaseFingerprint) ->
     )
 
 
-def _weights_sha256(path: Path, tensors: Iterable[TensorInfo]) -> str:
+def _weights_sha256(tensors: Iterable[TensorInfo]) -> str:
+    """The same whether the model lies in one file or in parts."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with ExitStack() as stack:
+        files: dict[Path, BinaryIO] = {}
         for tensor in tensors:
+            if tensor.file not in files:
+                files[tensor.file] = stack.enter_context(tensor.file.open("rb", buffering=0))
             digest.update(f"{tensor.name}:{tensor.shape}:{tensor.type}\n".encode())
-            file.seek(tensor.offset)
-            digest.update(file.read(min(SAMPLE_BYTES, tensor.nbytes)))
+            files[tensor.file].seek(tensor.offset)
+            digest.update(files[tensor.file].read(min(SAMPLE_BYTES, tensor.nbytes)))
     return digest.hexdigest()
 
 

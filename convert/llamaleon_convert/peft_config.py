@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llamaleon_convert.errors import ConvertError, Refused
-from llamaleon_convert.header import LFS_PREFIX
+from llamaleon_convert.walk import LFS_PREFIX
 
 MERGE = "Merge it into the base with PEFT's `merge_and_unload`, and convert the merged model to GGUF."
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llamaleon_convert.errors import ConvertError, Refused
-from llamaleon_convert.header import LFS_PREFIX
+from llamaleon_convert.walk import LFS_PREFIX
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}

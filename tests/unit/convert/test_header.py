@@ -75,7 +75,7 @@ def test_type_table_equals_the_gguf_package() -> None:
         (raw.gguf([raw.string("a") + struct.pack("<IIQ", 9, 4, 1 << 62)]), "truncated"),
         (raw.gguf([struct.pack("<Q", 1 << 63)]), "truncated"),
         (raw.gguf([raw.key("general.alignment", 3)]), "power of two"),
-        (raw.gguf([raw.key("split.count", 2)]), "llama-gguf-split --merge"),
+        (raw.gguf([raw.key("split.count", 2)]), "one of 2 parts of a split model, by another name"),
         (raw.gguf([], [raw.tensor("t", (32,), 250, 0)], bytes(64)), "unknown type 250"),
         (raw.gguf([], [raw.tensor("t", (33,), 8, 0)], bytes(64)), "does not divide"),
         (raw.gguf([], [raw.tensor("t", (2,) * 5, 0, 0)], bytes(64)), "5 dimensions"),

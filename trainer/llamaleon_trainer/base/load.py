@@ -87,8 +87,8 @@ def _add_longrope(keys: dict[str, Any], header: Header) -> None:
     keys["original_max_position_embeddings"] = original
     keys["rope_parameters"] |= {
         "rope_type": "longrope",
-        "short_factor": read_tensor(header.path, short).tolist(),
-        "long_factor": read_tensor(header.path, long).tolist(),
+        "short_factor": read_tensor(short).tolist(),
+        "long_factor": read_tensor(long).tolist(),
         "original_max_position_embeddings": original,
         "attention_factor": header.model_value("rope.scaling.attn_factor") or 1.0,
     }
@@ -99,7 +99,7 @@ def _apply_rope_factors(model: Any, header: Header) -> None:
     info = header.tensors.get("rope_freqs.weight")
     if info is None:
         return
-    factors = read_tensor(header.path, info)
+    factors = read_tensor(info)
     rotary = model.model.rotary_emb
     rotary.inv_freq = rotary.inv_freq / factors
     rotary.original_inv_freq = rotary.inv_freq.clone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -19,7 +18,7 @@ PIECE_ELEMENTS = 1 << 22  # dequantised at once: numpy's temporaries stay at som
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 
 
-def read_tensor(path: Path, info: TensorInfo, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def read_tensor(info: TensorInfo, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """One tensor, dequantised, in row-major order: (n_out, n_in) of a linear layer.
 
     Raises:
@@ -27,7 +26,7 @@ def read_tensor(path: Path, info: TensorInfo, dtype: torch.dtype = torch.float32
     """
     shape = info.shape[::-1]
     result = torch.empty(shape, dtype=dtype)
-    rows = np.fromfile(path, np.uint8, count=info.nbytes, offset=info.offset).reshape(
+    rows = np.fromfile(info.file, np.uint8, count=info.nbytes, offset=info.offset).reshape(
         -1, info.nbytes // _rows(info)
     )
     flat = result.view(len(rows), info.shape[0])
@@ -69,7 +68,7 @@ def fill(
                 f"the GGUF has no tensor for the model's {parameter_name} (expected {name})"
             )
         # Norms are small and sensitive, and undoing an offset in 16 bits would round them.
-        tensor = _as_stored_by_transformers(read_tensor(header.path, info), info.name, header, family)
+        tensor = _as_stored_by_transformers(read_tensor(info), info.name, header, family)
         if tensor.shape != parameter.shape:
             raise BaseUnsupported(
                 f"tensor {info.name} has shape {tuple(tensor.shape)}, but {parameter_name} needs "

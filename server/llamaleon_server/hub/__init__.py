@@ -1,0 +1,1 @@
+"""Models from elsewhere: pulled from the Hugging Face hub or an Ollama registry, or found on this disk."""
