@@ -1,0 +1,1 @@
+"""Ollama's native API: the shapes of its requests and answers. Pure."""
