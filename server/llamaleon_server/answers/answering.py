@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
 from llamaleon_server.answers.merge import merged
-from llamaleon_server.chat.ask import PLAIN, Ask, Message, Preset
-from llamaleon_server.chat.events import Answer, Ended, Event, Text
-from llamaleon_server.chat.template import ChatTemplate, chat_template
+from llamaleon_server.answers.planning import plan_of, template_of
+from llamaleon_server.chat.ask import Ask
+from llamaleon_server.chat.events import Answer, Event
 from llamaleon_server.engine.protocol import Delta, GenerateRequest
-from llamaleon_server.registry.records import Base, Target
+from llamaleon_server.errors import BadRequest
+from llamaleon_server.registry.records import Target
 
 Generate = Callable[[Target, GenerateRequest], AsyncGenerator[Delta, None]]
 """Runs one request: `Residents.generate`, measured."""
@@ -26,12 +28,29 @@ async def answering(
     Raises, before any event: TemplateRefused, BadRequest for a form or tools that cannot be had, and whatever
     `generate` raises.
     """
-    requests = requests_of(target, ask)
-    runs = merged([generate(target, request) for request in requests], at_once)
+    # Grammars take their time, and the interpreter's lock is free meanwhile.
+    simple = not ask.tools and ask.form is None
+    plan = plan_of(target, ask) if simple else await asyncio.to_thread(plan_of, target, ask)
+    outputs = [plan.output() for _ in plan.requests]
+    runs = merged([generate(target, request) for request in plan.requests], at_once)
     async with contextlib.aclosing(runs):
-        async for choice, delta in runs:
-            for event in _events(delta):
-                yield choice, event
+        try:
+            async for choice, delta in runs:
+                for event in outputs[choice].take(delta):
+                    yield choice, event
+        except BadRequest as error:
+            _put_in_place(error, ask)
+            raise
+
+
+def _put_in_place(error: BadRequest, ask: Ask) -> None:
+    """The engine counts images and knows one grammar; let the error name what the request calls them."""
+    if error.param == "grammar":
+        error.param = "tools" if ask.form is None else ask.form.field
+    for index, field in enumerate(ask.media_fields):
+        if error.param == f"media[{index}]":
+            error.param = field
+            return
 
 
 async def collected(events: AsyncIterable[Item], choices: int) -> list[Answer]:
@@ -44,43 +63,7 @@ async def collected(events: AsyncIterable[Item], choices: int) -> list[Answer]:
 
 def requests_of(target: Target, ask: Ask) -> list[GenerateRequest]:
     """What the engine runs: one per choice."""
-    preset = target.preset
-    template = template_of(target.base, preset)
-    prompt = template.render(_with_preset(ask.messages, preset))
-    wanted = ask.wanted.over(preset.wanted)
-    return [
-        GenerateRequest(
-            prompt=prompt,
-            add_special=not template.begins_with_bos(prompt),
-            sampling=wanted.sampling(choice),
-            max_tokens=preset.max_tokens if ask.max_tokens is None else ask.max_tokens,
-            stop=(*ask.stop, *preset.stop),
-            logprobs=ask.logprobs,
-            ignore_eos=ask.ignore_eos,
-            cache_prompt=ask.cache_prompt,
-        )
-        for choice in range(ask.choices)
-    ]
+    return plan_of(target, ask).requests
 
 
-def _with_preset(messages: list[Message], preset: Preset) -> list[Message]:
-    """The request's system message, else the preset's; then the preset's example turns; then the rest."""
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    rest = messages[len(system) :]
-    if not system and preset.system is not None:
-        system = [{"role": "system", "content": preset.system}]
-    return [*system, *preset.messages, *rest]
-
-
-def template_of(base: Base, preset: Preset = PLAIN) -> ChatTemplate:
-    source = base.chat_template if preset.template is None else preset.template
-    return chat_template(source, base.bos_token, base.eos_token)
-
-
-def _events(delta: Delta) -> list[Event]:
-    events: list[Event] = []
-    if delta.text or delta.logprobs:
-        events.append(Text(delta.text, delta.logprobs))
-    if delta.finish is not None:
-        events.append(Ended("length" if delta.finish.reason == "length" else "stop", delta.finish))
-    return events
+__all__ = ["answering", "collected", "requests_of", "template_of"]

@@ -42,7 +42,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
             field: value for field in self.__struct_fields__ if (value := getattr(self, field)) is not None
         }
         if self.top_k is not None:
-            said["top_k"] = max(0, self.top_k)  # llama.cpp's clients write -1 or 0 for "no limit"
+            # llama.cpp's clients write -1 or 0 for "no limit"; others a number that no message can carry.
+            said["top_k"] = max(0, self.top_k) if self.top_k < 2**31 else 0
         if self.seed is not None:  # -1 is llama.cpp's word for "any"
             said["seed"] = None if self.seed == -1 else (self.seed + choice) % 2**31
         return Sampling(**said)
@@ -54,7 +55,8 @@ class Tool(Struct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool = False
+    strict: bool = False  # what of `parameters` cannot be enforced is refused
+    field: str = "tools"  # the request's own name of `parameters`, for errors
 
 
 class ToolChoice(Struct, frozen=True):
@@ -86,6 +88,10 @@ class Ask(Struct, frozen=True, kw_only=True):
     effort: str | None = None  # low, medium, high, ...: for templates that know it
     template_options: dict[str, Any] = {}  # `chat_template_kwargs`, as llama-server and vLLM have it
     continue_last: bool = False  # the last message is the beginning of the answer
+    preamble: str = ""  # what stands before the rendered prompt: earlier turns, as text
+    # Encoded images (PNG, JPEG, ...), one for each `MEDIA_MARKER` in the messages' contents, in that order...
+    media: tuple[bytes, ...] = ()
+    media_fields: tuple[str, ...] = ()  # ...and where the request has them, for errors
     wanted: Wanted = Wanted()
     choices: int = 1
     max_tokens: int | None = None
@@ -107,6 +113,7 @@ class Preset(Struct, frozen=True, kw_only=True):
     wanted: Wanted = Wanted()
     stop: tuple[str, ...] = ()  # beside the request's
     max_tokens: int | None = None
+    context_tokens: int | None = None  # most of prompt and answer together, where the engine has more
 
 
 PLAIN = Preset()

@@ -42,10 +42,14 @@ class CallArguments(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """`reason` may differ from the engine's: an answer that called tools ends with `tool_calls`."""
+    """`reason` may differ from the engine's: an answer that called tools ends with `tool_calls`.
+
+    `thinking_tokens` are those of `finish.completion_tokens` that were thinking, its marks included.
+    """
 
     reason: Literal["stop", "length", "tool_calls"]
     finish: Finish
+    thinking_tokens: int = 0
 
 
 Event = Text | Thinking | CallBegun | CallArguments | Ended

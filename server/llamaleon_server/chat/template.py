@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llamaleon_server.chat.bounds import BoundedEnvironment, within
 from llamaleon_server.errors import BadRequest
 
 Message = Mapping[str, Any]
@@ -33,6 +33,9 @@ FALLBACK = """\
 {% endif -%}
 """
 
+# What a template is given anyway, whatever its options say.
+RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+
 SYSTEM_PROBE = "llamaleon-system-probe"
 
 
@@ -48,9 +51,11 @@ class ChatTemplate:
         self._special = {"bos_token": bos_token, "eos_token": eos_token}
         self._template = _compiled(FALLBACK)
         self.is_fallback = True
+        self.source = ""  # the Jinja text, if it is the model's own
         if source is not None:
             try:
                 self._template = _compiled(source)
+                self.source = source
                 self.is_fallback = False
             except jinja2.TemplateSyntaxError as error:
                 self.problem = f"line {error.lineno}: {error.message}"
@@ -61,11 +66,15 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> str:
-        """Raises: TemplateRefused with the template's own words, e.g. when roles must alternate."""
+        """`options` are the template's own, such as `enable_thinking`.
+
+        Raises: TemplateRefused with the template's own words, e.g. when roles must alternate.
+        """
         if messages and messages[0]["role"] == "system" and not self.takes_system:
             messages = _fold_system(messages)
-        return self._render(messages, add_generation_prompt, tools)
+        return self._render(messages, add_generation_prompt, tools, options)
 
     def begins_with_bos(self, rendered: str) -> bool:
         """Then the tokenizer must not add another one."""
@@ -77,21 +86,29 @@ class ChatTemplate:
         """Whether a system message reaches the model. Some templates raise for it, others drop it."""
         probe = [{"role": "system", "content": SYSTEM_PROBE}, {"role": "user", "content": "?"}]
         try:
-            return SYSTEM_PROBE in self._render(probe, True, None)
+            return SYSTEM_PROBE in self._render(probe, True, None, None)
         except TemplateRefused:
             return False
 
     def _render(
-        self, messages: Sequence[Message], generation: bool, tools: Sequence[Mapping[str, Any]] | None
+        self,
+        messages: Sequence[Message],
+        generation: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        options: Mapping[str, Any] | None,
     ) -> str:
         try:
-            return self._template.render(
+            given = {name: value for name, value in (options or {}).items() if name not in RESERVED}
+            render = partial(
+                self._template.render,
+                given,
                 messages=list(messages),
                 tools=list(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=generation,
                 **self._special,
             )
+            return within(render)
         except Exception as error:
             # A template is somebody's program: whatever it trips over is about these messages.
             raise TemplateRefused(
@@ -149,8 +166,8 @@ def _strftime_now(form: str) -> str:
     return datetime.now().astimezone().strftime(form)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _tojson

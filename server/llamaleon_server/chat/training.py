@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from llamaleon_server.chat.prompt import as_templates_want, manner_of, tools_of
 from llamaleon_server.chat.template import ChatTemplate, TemplateRefused
 from llamaleon_server.errors import BadRequest
 
@@ -53,8 +54,9 @@ def training_segments(
     if not answers:
         raise BadRequest("There is no assistant message to learn from.", param="messages")
     learned = [at for at in answers if messages[at].get("weight") != 0]
-    render = partial(template.render, tools=tools)
-    full = render(messages, add_generation_prompt=False)
+    messages = as_templates_want(messages)
+    render = partial(manner_of(template).render, template, tools=tools_of(tools or ()))
+    full = render(messages, generation=False)
     spans = [_span(render, messages, full, at) for at in answers]
     found = [span for span in spans if span is not None]
     if len(found) == len(spans):
@@ -69,15 +71,17 @@ def training_segments(
 def _span(render: Callable[..., str], messages: Sequence[Message], full: str, at: int) -> _Span | None:
     """Where the answer `messages[at]` with its mark stands in `full`; None where serving would not put it."""
     try:
-        prompt = render(messages[:at], add_generation_prompt=True)
+        prompt = render(messages[:at])
     except TemplateRefused:  # nobody can ask for this answer
         return None
     if not full.startswith(prompt):
         return None
-    finished = render(messages[: at + 1], add_generation_prompt=False)
+    finished = render(messages[: at + 1], generation=False)
     # Up to where the next turn, or whatever ends a whole conversation, begins.
     shared = commonprefix([full, finished])  # noqa: RUF071 (character by character is what is wanted)
     answer = shared[len(prompt) :]
+    if messages[at].get("tool_calls"):  # and with them the text, however the template writes both
+        return _Span(len(prompt), len(prompt) + len(answer.rstrip()))
     content = str(messages[at].get("content") or "").strip()
     begin = answer.find(content)
     if begin < 0:
@@ -102,7 +106,7 @@ def _cut(full: str, spans: Sequence[_Span]) -> list[Segment]:
 def _last_as_served(
     render: Callable[..., str], messages: Sequence[Message], full: str, at: int
 ) -> list[Segment]:
-    prompt = render(messages[:at], add_generation_prompt=True)
+    prompt = render(messages[:at])
     content = str(messages[at].get("content") or "").strip()
     begin = full.rfind(content)
     if begin < 0:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from llamaleon_server.answers.answering import Item, answering, collected
 from llamaleon_server.answers.merge import begin
-from llamaleon_server.chat.events import Ended, Text
-from llamaleon_server.engine.protocol import Finish
+from llamaleon_server.chat.events import Ended
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.disconnect import while_connected
 from llamaleon_server.web.errors import json_response
 from llamaleon_server.web.services import services_of
@@ -24,12 +23,12 @@ from llamaleon_server.wire.chat_answer import (
     ChatChunk,
     ChatCompletion,
     ChunkChoice,
+    event_choice,
     first_choice,
     last_choice,
-    text_choice,
     whole_choice,
 )
-from llamaleon_server.wire.logprobs import chat_logprobs
+from llamaleon_server.wire.keep_alive import parse_keep_alive
 from llamaleon_server.wire.usage import Timings, Usage, timings_of, usage_of
 
 
@@ -37,7 +36,10 @@ async def create(request: Request) -> Response:
     asked = parse_chat(await request.body())
     services = services_of(request)
     target = services.registry.resolve(asked.model, asked.lora)
-    events = answering(services.generate, target, asked.ask(), services.settings.engine.parallel_sequences)
+    ask = asked.ask()
+    if asked.keep_alive is not None:
+        services.residents.keep(target.base.name, parse_keep_alive(asked.keep_alive))
+    events = answering(services.generate, target, ask, services.settings.engine.parallel_sequences)
     answer = _Answer(asked)
     if not asked.stream:
         return json_response(await while_connected(request, answer.whole(events)))
@@ -61,36 +63,43 @@ class _Answer:
                 whole_choice(
                     index,
                     one,
-                    chat_logprobs(one.logprobs) if self._asked.logprobs else None,
+                    logprobs=bool(self._asked.logprobs),
                     choices=self._asked.choices,
+                    legacy=self._asked.is_legacy,
                 )
                 for index, one in enumerate(answers)
             ],
-            usage=usage_of([one.finish for one in answers], self._asked.choices),
+            usage=self._usage([one.end for one in answers]),
             timings=timings_of(answers[0].finish, len(answers)),
         )
 
     async def chunks(self, events: AsyncIterable[Item]) -> AsyncGenerator[ChatChunk, None]:
         begun: set[int] = set()
-        finishes: dict[int, Finish] = {}
+        ends: dict[int, Ended] = {}
         async for index, event in events:
             if index not in begun:
                 begun.add(index)
                 yield self._chunk([first_choice(index)])
-            match event:
-                case Text(text, logprobs):
-                    yield self._chunk(
-                        [text_choice(index, text, chat_logprobs(logprobs) if logprobs else None)]
-                    )
-                case Ended(_, finish):
-                    finishes[index] = finish
-                    # In the last chunk, as llama-server has it, unless one with the usage follows.
-                    timings = UNSET if self._asked.include_usage else timings_of(finish, self._asked.choices)
-                    yield self._chunk([last_choice(index, event, self._asked.choices)], timings=timings)
+            if isinstance(event, Ended):
+                ends[index] = event
+                yield self._last_chunk(index, event)
+            else:
+                yield self._chunk([event_choice(index, event, legacy=self._asked.is_legacy)])
         if self._asked.include_usage:
-            ends = [finishes[index] for index in sorted(finishes)]
-            usage = usage_of(ends, self._asked.choices)
-            yield self._chunk([], usage, timings_of(ends[0], len(ends)))
+            usage = self._usage([ends[index] for index in sorted(ends)])
+            yield self._chunk([], usage, timings_of(ends[0].finish, len(ends)))
+
+    def _last_chunk(self, index: int, ended: Ended) -> ChatChunk:
+        """With the timings, as llama-server has them, unless a chunk with the usage follows."""
+        asked = self._asked
+        timings = UNSET if asked.include_usage else timings_of(ended.finish, asked.choices)
+        return self._chunk(
+            [last_choice(index, ended, asked.choices, legacy=asked.is_legacy)], timings=timings
+        )
+
+    def _usage(self, ends: Sequence[Ended]) -> Usage:
+        thinking = sum(ended.thinking_tokens for ended in ends)
+        return usage_of([ended.finish for ended in ends], self._asked.choices, thinking)
 
     def _chunk(
         self,
@@ -108,4 +117,13 @@ class _Answer:
         )
 
 
-routes = [Route("/v1/chat/completions", create, methods=["POST"])]
+routes = [
+    Described(
+        "/v1/chat/completions",
+        create,
+        methods=["POST"],
+        body=ChatRequest,
+        answer=ChatCompletion,
+        events=ChatChunk,
+    )
+]

@@ -1,62 +1,93 @@
-"""`/v1/chat/completions`: what is asked, and what the request means for the engine."""
+"""`/v1/chat/completions`: what is asked, and what the request means for the engine.
+
+docs/tools.md has a table of all fields; a test compares it with OpenAI's list.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
-
-from llamaleon_server.chat.ask import Ask
+from llamaleon_server.chat.ask import Ask, Tool, ToolChoice
+from llamaleon_server.chat.reasoning import OFF
+from llamaleon_server.chat.template import RESERVED
 from llamaleon_server.errors import BadRequest
+from llamaleon_server.wire.chat_forms import FormFields
+from llamaleon_server.wire.chat_messages import WORDS_ONLY, Images, Message, template_messages
+from llamaleon_server.wire.chat_tools import (
+    Function,
+    ToolParam,
+    choice_of,
+    legacy_choice,
+    legacy_tools,
+    tools_of,
+)
 from llamaleon_server.wire.decode import decode, is_set, refuse
-from llamaleon_server.wire.sampling import Alternatives, Count, SamplingFields
+from llamaleon_server.wire.metadata import Metadata
+from llamaleon_server.wire.sampling import Alternatives, Count
 
-ROLES = ("system", "developer", "user", "assistant")
-NO_TOOLS = "this server does not call tools yet."
-
-
-class ContentPart(Struct, frozen=True):
-    type: str
-    text: str | None = None
+NO_SEARCH = "this server does not search the web."
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    role: str
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_calls: list[Any] | None = None
-    function_call: Any = None
-    audio: Any = None
-
-
-class Typed(Struct, frozen=True):
-    type: str
-
-
-class ChatRequest(SamplingFields, frozen=True, kw_only=True):
-    """Accepted and without effect: whatever else clients send, such as `user`, `store`, `metadata`,
-    `service_tier`, `prompt_cache_key`, `reasoning_effort`, `verbosity`, `prediction`."""
-
+class ChatRequest(FormFields, frozen=True, kw_only=True):
     messages: list[Message]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
 
-    # Refused by name where they would change the answer.
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    functions: list[Any] | None = None
-    function_call: Any = None
-    response_format: Typed | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Function] | None = None  # legacy, as is the next
+    function_call: str | dict[str, Any] | None = None
+
+    reasoning_effort: str | None = None
+    verbosity: str | None = None  # for templates that know it
+    chat_template_kwargs: dict[str, Any] | None = None  # llama-server's and vLLM's
+    continue_final_message: bool | None = None  # vLLM's, as is the next
+    add_generation_prompt: bool | None = None
+    keep_alive: float | str | None = None  # Ollama's: of the model, once this is answered
+
+    # Without effect here, as docs/tools.md says.
+    metadata: Metadata | None = None
+    prediction: dict[str, Any] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    user: str | None = None
+
+    # Refused by name, because they would change the answer.
     modalities: list[str] | None = None
     audio: Any = None
     web_search_options: Any = None
+    moderation: Any = None
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether a call is to be told as `function_call`."""
+        return bool(self.functions)
 
     def ask(self) -> Ask:
         """Raises: BadRequest naming the field."""
+        images = Images()
+        messages = template_messages(self.messages, images)
+        tools, choice = self._tools()
+        effort = self.reasoning_effort
         return Ask(
-            messages=template_messages(self.messages),
+            messages=messages,
+            tools=tools,
+            tool_choice=choice,
+            parallel_tool_calls=self.parallel_tool_calls is not False and not self.is_legacy,
+            form=self.form(),
+            thinking=None if effort is None else effort not in OFF,
+            effort=effort,
+            template_options=self._template_options(),
+            continue_last=self._continues(),
+            media=tuple(images.media),
+            media_fields=tuple(images.fields),
             wanted=self.wanted(),
             choices=self.choices,
             max_tokens=self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens,
@@ -66,78 +97,64 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True):
             cache_prompt=self.cache_prompt is not False,
         )
 
+    def _tools(self) -> tuple[tuple[Tool, ...], ToolChoice]:
+        if self.is_legacy:
+            if is_set(self.tools):
+                raise BadRequest("`functions` is the legacy name of `tools`: give one.", param="functions")
+            tools = legacy_tools(self.functions)
+            return tools, legacy_choice(self.function_call, tools)
+        if self.function_call not in (None, "auto", "none"):
+            raise BadRequest("`function_call` needs `functions`.", param="function_call")
+        tools = tools_of(self.tools)
+        return tools, choice_of(self.tool_choice, tools)
+
+    def _template_options(self) -> dict[str, Any]:
+        options = dict(self.chat_template_kwargs or {})
+        if taken := sorted(RESERVED & options.keys()):
+            place = f"chat_template_kwargs.{taken[0]}"
+            raise BadRequest(f"`{place}`: the template has this from the request itself.", param=place)
+        if self.verbosity is not None:
+            options.setdefault("verbosity", self.verbosity)
+        return options
+
+    def _continues(self) -> bool:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise BadRequest(
+                "`continue_final_message` and `add_generation_prompt` exclude each other.",
+                param="continue_final_message",
+            )
+        asked = bool(self.continue_final_message)
+        if asked and self.messages[-1].role != "assistant":
+            raise BadRequest(
+                "`continue_final_message`: the last message is not the assistant's.",
+                param="continue_final_message",
+            )
+        return asked
+
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Raises: BadRequest naming the field."""
     request = decode(body, ChatRequest)
-    _refuse_unsupported(request)
+    check_chat(request)
+    return request
+
+
+def check_chat(request: ChatRequest) -> None:
+    """What a type alone does not say. Raises: BadRequest naming the field."""
+    if request.modalities and set(request.modalities) != {"text"}:
+        raise refuse("modalities", "only `text` is.")
+    if is_set(request.audio):
+        raise refuse("audio", WORDS_ONLY)
+    if is_set(request.web_search_options):
+        raise refuse("web_search_options", NO_SEARCH)
+    if is_set(request.moderation):
+        raise refuse("moderation", "this server moderates nothing.")
     request.check_stream_options()
     request.stops()
     if request.top_logprobs is not None and not request.logprobs:
         raise BadRequest("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
     if not request.messages:
         raise BadRequest("`messages` must not be empty.", param="messages")
-    return request
 
 
-def _refuse_unsupported(request: ChatRequest) -> None:
-    for param in ("tools", "functions"):
-        if is_set(getattr(request, param)):
-            raise refuse(param, NO_TOOLS)
-    for param in ("tool_choice", "function_call"):
-        if getattr(request, param) not in (None, "none", "auto"):
-            raise refuse(param, NO_TOOLS)
-    if request.response_format is not None and request.response_format.type != "text":
-        raise refuse("response_format", "only the type `text` is.")
-    if request.modalities and set(request.modalities) != {"text"}:
-        raise refuse("modalities", "only `text` is.")
-    for param in ("audio", "web_search_options"):
-        if is_set(getattr(request, param)):
-            raise refuse(param, "this server reads and writes text only.")
-
-
-def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """As chat templates want them: plain text contents, and `system` for OpenAI's newer `developer`.
-
-    Raises:
-        BadRequest: a role, a content part or a tool call that cannot be honoured, with its place.
-    """
-    return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
-
-
-def _template_message(message: Message, place: str) -> dict[str, Any]:
-    if message.role in ("tool", "function"):
-        raise refuse(f"{place}.role", NO_TOOLS)
-    if message.role not in ROLES:
-        raise BadRequest(
-            f"`{place}.role`: {message.role!r} is none of {', '.join(ROLES)}.", param=f"{place}.role"
-        )
-    for param in ("tool_calls", "function_call"):
-        if is_set(getattr(message, param)):
-            raise refuse(f"{place}.{param}", NO_TOOLS)
-    if is_set(message.audio):
-        raise refuse(f"{place}.audio", "this server reads and writes text only.")
-    if message.content is None and message.role != "assistant":
-        raise BadRequest(f"`{place}.content` is required.", param=f"{place}.content")
-    role = "system" if message.role == "developer" else message.role
-    rendered = {"role": role, "content": _content(message, place)}
-    if message.name is not None:
-        rendered["name"] = message.name
-    return rendered
-
-
-def _content(message: Message, place: str) -> str:
-    if not isinstance(message.content, list):
-        return message.content or ""
-    texts = []
-    for index, part in enumerate(message.content):
-        if part.type != "text":
-            raise refuse(
-                f"{place}.content[{index}].type", f"content parts of type {part.type!r}; only `text` is."
-            )
-        if part.text is None:
-            raise BadRequest(
-                f"`{place}.content[{index}].text` is required.", param=f"{place}.content[{index}].text"
-            )
-        texts.append(part.text)
-    return "".join(texts)
+__all__ = ["ChatRequest", "Message", "check_chat", "parse_chat"]

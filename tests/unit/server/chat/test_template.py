@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.unit.server.chat import templates
 
@@ -124,3 +126,43 @@ def test_a_template_that_does_not_compile_gives_the_fallback_and_the_reason() ->
 def test_the_fallback_ends_answers_so_that_they_can_be_learned() -> None:
     text = template(None).render([USER, ANSWER], add_generation_prompt=False)
     assert text == "User:\n¿Qué?\n\nAssistant:\n¡Ñu! 5 €</s>\n\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"
+        "{% endfor %}{% endfor %}{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% for a in [[1] * 99] recursive %}{% if a is sequence %}{{ loop(a * 99) }}{% endif %}"
+        "{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set n = namespace(s='x' * 1000) %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+        "{% set n = namespace(s='x' * 1000) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        "{{ 'x' * 10 ** 12 }}",
+        "{{ 10 ** (10 ** 10) }}",
+        "{{ 'x'.ljust(10 ** 12) }}",
+        "{{ 'x' | center(10 ** 12) }}",
+        "{{ '%999999999999d' % 1 }}",
+        "{{ '{:999999999999}'.format(1) }}",
+        "{% set s = 'x' * 999999 %}{{ s.replace('x', s) }}",
+        "{% set s = 'x' * 999999 %}{{ s | replace('x', s) }}",
+        "{% set s = 'x' * 999999 %}{{ s.join([''] * 99999) }}",
+        "{% set s = 'x' * 999999 %}{{ ([''] * 99999) | join(s) }}",
+    ],
+    ids=lambda source: source[-40:],
+)
+def test_hostile_templates_end_soon(source: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(TemplateRefused):
+        template(source).render([USER])
+    assert time.monotonic() - began < 6
+
+
+def test_a_long_conversation_is_no_hostile_one() -> None:
+    messages = [
+        {"role": role, "content": "word " * 200} for _ in range(1000) for role in ("user", "assistant")
+    ]
+    text = template(templates.CHATML).render(messages)
+    assert len(text) > 2_000_000

@@ -1,0 +1,1 @@
+"""How models write calls of tools: one file for each way, found by the model's chat template."""
