@@ -11,25 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaleon_server.binding import library
-from llamaleon_server.binding.batch import Batch
+from llamaleon_server.binding.batch import Batch, VectorBatch
 from llamaleon_server.binding.errors import DecodeError, LoadError
+from llamaleon_server.binding.fitting import KV_TYPES
 from llamaleon_server.binding.mixer import Mixer
 from llamaleon_server.binding.model import Model
 
 DECODED, NO_KV_SLOT = 0, 1
-
-# enum ggml_type and bytes per element of what the KV cache may be stored as
-KV_TYPES: dict[str, tuple[int, float]] = {
-    "f32": (0, 4.0),
-    "f16": (1, 2.0),
-    "bf16": (30, 2.0),
-    "q8_0": (8, 34 / 32),
-    "q5_1": (7, 24 / 32),
-    "q5_0": (6, 22 / 32),
-    "q4_1": (3, 20 / 32),
-    "q4_0": (2, 18 / 32),
-    "iq4_nl": (20, 18 / 32),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +34,9 @@ class ContextOptions:
     threads: int
     flash_attention: bool | None = None
     kv_type: str = "f16"
+    kv_type_v: str | None = None  # of the values, if not the same
     mixer: Mixer | None = None
+    pooling: int | None = None  # enum llama_pooling_type; set: embeddings are computed, see embedding.py
 
 
 class Context:
@@ -55,11 +45,16 @@ class Context:
     def __init__(self, model: Model, options: ContextOptions) -> None:
         """Allocate the KV cache and compute buffers. Raises: LoadError with the reason."""
         self._model = model
-        with library.native_errors() as lines:
-            self.handle: Any = native.llama_init_from_model(model.handle, _params(options))
+        with library.native_errors() as lines, library.native_warnings() as said:
+            self.handle: Any = native.llama_init_from_model(model.handle, _params(model, options))
         if not self.handle:
             raise LoadError(f"llama.cpp cannot make a context: {library.explain(lines)}.")
         self._memory = native.llama_get_memory(self.handle)
+        # Where it is left to llama.cpp, it is used unless a warning says that the device cannot.
+        refused = any("flash" in line.lower() for line in said)
+        self.flash_attention = not refused if options.flash_attention is None else options.flash_attention
+        # Text comes of attention to what was before, and of a memory of it; encoders have neither.
+        self.generates: bool = bool(self._memory) and bool(native.llama_get_causal_attn(self.handle))
         self._active: tuple[tuple[Any, float], ...] = ()
         self.mixer = options.mixer
         self._outputs = options.outputs
@@ -91,12 +86,17 @@ class Context:
     def uses(self, adapter: Any) -> bool:
         return any(handle == adapter for handle, _ in self._active)
 
-    def decode(self, batch: Batch) -> bool:
+    def decode(self, batch: Batch | VectorBatch, *, causal: bool = True) -> bool:
         """Run a batch. False if its tokens found no room in the KV cache: then nothing has changed.
 
+        Without `causal` each sees all of the batch, which must be of one sequence.
         Raises: DecodeError on any other failure; what lies in the cache for its sequences is then unknown.
         """
+        if not causal:
+            native.llama_set_causal_attn(self.handle, False)
         status = native.llama_decode(self.handle, batch.native)
+        if not causal:
+            native.llama_set_causal_attn(self.handle, True)
         if status == NO_KV_SLOT:
             return False
         if status != DECODED or not (self.mixer is None or self.mixer.check()):
@@ -171,7 +171,7 @@ def exact_context(model: Model, tokens: int, rows: int, threads: int, mixer: Mix
     return Context(model, options)
 
 
-def _params(options: ContextOptions) -> Any:
+def _params(model: Model, options: ContextOptions) -> Any:
     params = native.llama_context_default_params()
     params.n_ctx = options.kv_tokens
     params.n_seq_max = options.sequences
@@ -181,9 +181,13 @@ def _params(options: ContextOptions) -> Any:
     params.n_threads = params.n_threads_batch = options.threads
     params.kv_unified = True
     params.no_perf = True
-    params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
+    params.type_k = KV_TYPES[options.kv_type][0]
+    params.type_v = KV_TYPES[options.kv_type_v or options.kv_type][0]
+    model.rope.apply(params)
     if options.flash_attention is not None:
         params.flash_attn_type = int(options.flash_attention)
+    if options.pooling is not None:
+        params.embeddings, params.pooling_type = True, options.pooling
     if options.mixer is not None:
         function, data = options.mixer.callback
         params.cb_eval = ctypes.cast(function, type(params.cb_eval))

@@ -3,7 +3,8 @@
 BindingError
 ├── LoadError        the model or its context cannot be had: the engine cannot start
 ├── AdapterError     one adapter file is refused: the engine goes on
-│   └── UnreadableAdapterError   not for what it is: it cannot be read now
+│   ├── UnreadableAdapterError   not for what it is: it cannot be read now
+│   └── NoRoomError              not for what it is: others use the bank
 └── DecodeError      one pass failed: its sequences must be dropped or computed again
 """
 
@@ -22,6 +23,10 @@ class AdapterError(BindingError):
 
 class UnreadableAdapterError(AdapterError):
     """The file was there when it was registered, and cannot be read now."""
+
+
+class NoRoomError(AdapterError):
+    """The adapters that run now leave no room in the bank; later there may be."""
 
 
 class DecodeError(BindingError):

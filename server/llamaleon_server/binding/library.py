@@ -29,7 +29,7 @@ class _Log(threading.local):
     """Of one thread: llama.cpp logs on the thread that called it, and several load at once."""
 
     def __init__(self) -> None:
-        self.collecting: list[list[str]] = []
+        self.collecting: list[tuple[int, list[str]]] = []  # from this level on
         self.quiet = 0
         self.last_level = LOG_WARN
 
@@ -42,19 +42,19 @@ def _on_log(level: int, text: bytes | None, _user: Any) -> None:
     if level < LOG_WARN or text is None:
         return
     line = text.decode(errors="replace")
-    if level == LOG_ERROR:
-        for lines in _log.collecting:
+    for least, lines in _log.collecting:
+        if least <= level <= LOG_ERROR:
             lines.append(line.strip())
     if not _log.quiet:
         sys.stderr.write(line)
 
 
-_log_callback = native.llama_log_callback(_on_log)  # kept: llama.cpp holds only its address
+log_callback = native.llama_log_callback(_on_log)  # kept: llama.cpp holds only its address
 
 
 def start() -> None:
     """Initialise llama.cpp once per process; its log goes to standard error, never to standard output."""
-    native.llama_log_set(_log_callback, ctypes.c_void_p(0))
+    native.llama_log_set(log_callback, ctypes.c_void_p(0))
     native.llama_backend_init()
 
 
@@ -71,8 +71,21 @@ def silence() -> Iterator[None]:
 @contextmanager
 def native_errors() -> Iterator[list[str]]:
     """Collect the error lines that llama.cpp logs inside the block."""
+    with _collected(LOG_ERROR) as lines:
+        yield lines
+
+
+@contextmanager
+def native_warnings() -> Iterator[list[str]]:
+    """Collect the warnings, too: some say what llama.cpp chose."""
+    with _collected(LOG_WARN) as lines:
+        yield lines
+
+
+@contextmanager
+def _collected(level: int) -> Iterator[list[str]]:
     lines: list[str] = []
-    _log.collecting.append(lines)
+    _log.collecting.append((level, lines))
     try:
         yield lines
     finally:

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
+from llamaleon_convert.errors import ConvertError
+from llamaleon_convert.header import read_header
 from llamaleon_server.binding import library
-from llamaleon_server.binding.context import KV_TYPES, Context, ContextOptions
+from llamaleon_server.binding.context import Context, ContextOptions
 from llamaleon_server.binding.cores import available_cores
 from llamaleon_server.binding.errors import LoadError
+from llamaleon_server.binding.fitting import (
+    KV_TYPES,
+    LEAST_CONTEXT_TOKENS,
+    Cache,
+    cache,
+    gpu_layers,
+    kv_token_bytes,
+    layer_tries,
+    sizes_of,
+)
 from llamaleon_server.binding.mixer import Mixer
 from llamaleon_server.binding.mixing import Mixing
 from llamaleon_server.binding.model import Model
+from llamaleon_server.binding.options import AS_TRAINED, UNSPLIT, Rope, Split
 
-DEFAULT_CONTEXT_TOKENS = 8192
-KV_SHARE = 4  # the KV cache takes at most this part of the free memory, unless one sequence needs more
 CACHED_PREFIXES = 32  # sequence numbers beside the running ones; they cost no memory of their own...
 CACHED_STATES = 4  # ...but a recurrent model keeps a whole state for each,
 RUNNING_STATES = 8  # of the running ones too
-KV_CONTEXTS = 8  # full contexts that the KV cache holds, if memory allows
 MAX_RUNNING_SEQUENCES = 128  # llama.cpp knows 256 numbers
 CELL_TOKENS = 256  # llama.cpp rounds the KV cache up to this
-GPU_RESERVE_BYTES = 1 << 30  # compute buffers and the driver's own
+PROCESS_BYTES = 256 << 20  # of memory beside weights and cache: Python, compute buffers
 OUTPUT_BYTES = 32 << 20  # of logits per pass, so that a large vocabulary does not take 300 MB
 
 
@@ -44,6 +54,17 @@ class LoadOptions:
     kv_type: str
     use_mmap: bool
     mixing: bool = True
+    kv_type_k: str | None = None  # None: `kv_type`
+    kv_type_v: str | None = None
+    rope: Rope = AS_TRAINED
+    split: Split = UNSPLIT
+    memory_bytes: int | None = None  # for all that the model takes; None: what is free
+    least_context_tokens: int = 0  # if that is more, as far as memory and the model allow it
+
+    @property
+    def kv_types(self) -> tuple[str, str]:
+        """Of keys and values."""
+        return self.kv_type_k or self.kv_type, self.kv_type_v or self.kv_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +72,8 @@ class Loaded:
     """`context_tokens` is the most that one sequence may use, `output_rows` the most logits of one pass.
 
     `sequences` are the numbers there are: `running_sequences` for what runs, the rest for prefixes.
-    `mixing_off` says why adapters cannot share a pass here; None if they can.
+    `mixing_off` says why adapters cannot share a pass here; None if they can. `automatic`: for every
+    option that was left to us why we chose as we did, for people.
     """
 
     model: Model
@@ -65,44 +87,63 @@ class Loaded:
     device: str
     mixer: Mixer | None
     mixing_off: str | None
+    kv_types: tuple[str, str] = ("f16", "f16")
+    kv_bytes: int = 0
+    automatic: dict[str, str] = field(default_factory=dict)
 
 
 def open_model(options: LoadOptions, on_progress: Callable[[float], bool] | None = None) -> Loaded:
-    """Load a model with as many layers on the GPU as fit. Raises: LoadError with the reason."""
-    mixing = Mixing.start(options.mixing, library.gpu_devices() if options.gpu_layers != 0 else [])
-    if options.kv_type not in KV_TYPES:
-        raise LoadError(f"kv_type {options.kv_type!r} is not one of {', '.join(KV_TYPES)}.")
-    if not 1 <= options.running_sequences <= MAX_RUNNING_SEQUENCES:
-        raise LoadError(f"parallel_sequences must lie between 1 and {MAX_RUNNING_SEQUENCES}.")
-    if options.batch_tokens < 1 or (options.context_tokens is not None and options.context_tokens < 1):
-        raise LoadError("batch_tokens and context_tokens must be at least 1.")
-    devices = library.gpu_devices()
-    name = devices[0].description if devices else "CPU"
-    tries = _layer_counts(options, devices)
+    """Load a model with as many layers on the GPUs as fit. Raises: LoadError with the reason."""
+    devices = options.split.used(library.gpu_devices()) if options.gpu_layers != 0 else []
+    mixing = Mixing.start(options.mixing, devices)
+    _check(options)
+    name = ", ".join(device.description for device in devices) or "CPU"
+    tries, why = _layer_counts(options, devices)
     for position, layers in enumerate(tries):
         try:
-            return _open(options, layers, name if layers else "CPU", on_progress, mixing)
+            loaded = _open(options, layers, name if layers else "CPU", on_progress, mixing)
         except LoadError as error:
             if position == len(tries) - 1:
                 raise
             sys.stderr.write(f"{error} Trying fewer GPU layers than {layers}.\n")
+            continue
+        if why:
+            loaded.automatic["gpu_layers"] = why
+        return loaded
     raise LoadError(f"{options.path}: there is nothing to try")  # `tries` is never empty
 
 
-def _layer_counts(options: LoadOptions, devices: list[library.Device]) -> list[int]:
-    """How many layers to try on the GPU, best first: all, or those that should fit, then fewer."""
+def _check(options: LoadOptions) -> None:
+    for kind in options.kv_types:
+        if kind not in KV_TYPES:
+            raise LoadError(f"kv_type {kind!r} is not one of {', '.join(KV_TYPES)}.")
+    if options.flash_attention is False and options.kv_types[1] not in {"f32", "f16", "bf16"}:
+        raise LoadError(f"kv_type_v {options.kv_types[1]} needs flash attention, which is switched off.")
+    if not 1 <= options.running_sequences <= MAX_RUNNING_SEQUENCES:
+        raise LoadError(f"parallel_sequences must lie between 1 and {MAX_RUNNING_SEQUENCES}.")
+    if options.batch_tokens < 1 or (options.context_tokens is not None and options.context_tokens < 1):
+        raise LoadError("batch_tokens and context_tokens must be at least 1.")
+
+
+def _layer_counts(options: LoadOptions, devices: list[library.Device]) -> tuple[list[int], str | None]:
+    """How many layers to try on the GPUs, best first, and why if we choose."""
     if not devices:
-        return [0]
+        return [0], None
     if options.gpu_layers is not None:
-        return [options.gpu_layers]
-    free = sum(device.free_bytes for device in devices)
-    need = options.path.stat().st_size + GPU_RESERVE_BYTES if options.path.exists() else 0
-    if need <= free:
-        return [-1, 32, 16, 8, 4, 0]
-    # Layers of one model are nearly alike; a few more than fit cost one failed try, not a crash.
-    share = max(0.0, (free - GPU_RESERVE_BYTES) / need)
-    counts = [int(share * 100), int(share * 50), int(share * 25), 0]
-    return sorted(set(counts), reverse=True)
+        return [options.gpu_layers], None
+    try:
+        header = read_header(options.path)
+    except ConvertError as error:
+        raise LoadError(str(error)) from error
+    sizes = sizes_of(header)
+    free = [device.free_bytes for device in devices]
+    tokens = options.context_tokens or options.kv_tokens or LEAST_CONTEXT_TOKENS
+    fitting = gpu_layers(sizes, tokens * kv_token_bytes(header, *options.kv_types), free)
+    why = (
+        f"{min(fitting, len(sizes.layers) + 1)} of {len(sizes.layers) + 1} layers fit into "
+        f"{' + '.join(f'{one / 1e9:.1f}' for one in free)} GB of free GPU memory"
+    )
+    return layer_tries(fitting, len(sizes.layers)), why
 
 
 def _open(
@@ -112,9 +153,17 @@ def _open(
     on_progress: Callable[[float], bool] | None,
     mixing: Mixing,
 ) -> Loaded:
-    model = Model(options.path, gpu_layers=layers, use_mmap=options.use_mmap, on_progress=on_progress)
+    model = Model(
+        options.path,
+        gpu_layers=layers,
+        use_mmap=options.use_mmap,
+        rope=options.rope,
+        split=options.split,
+        on_progress=on_progress,
+    )
     try:
-        longest = options.context_tokens or min(model.train_context_tokens, DEFAULT_CONTEXT_TOKENS)
+        chosen = _cache(model, options)
+        longest = chosen.context_tokens
         batch_tokens = max(options.batch_tokens, options.running_sequences)
         running, cached = options.running_sequences, CACHED_PREFIXES
         if model.keeps_state:
@@ -122,13 +171,14 @@ def _open(
         sequences = running + cached
         rows = min(OUTPUT_BYTES // (4 * model.vocabulary.size), batch_tokens)
         wanted = ContextOptions(
-            kv_tokens=_kv_tokens(model, options, longest),
+            kv_tokens=_rounded(chosen.kv_tokens),
             sequences=sequences,
             batch_tokens=batch_tokens,
             outputs=max(rows, sequences),  # llama.cpp asserts that every sequence may have one
             threads=options.threads or available_cores(),
             flash_attention=options.flash_attention,
-            kv_type=options.kv_type,
+            kv_type=options.kv_types[0],
+            kv_type_v=options.kv_types[1],
             mixer=mixing.mixer(),
         )
         context = _context(model, wanted, longest)
@@ -147,6 +197,9 @@ def _open(
         device=device,
         mixer=wanted.mixer,
         mixing_off=mixing.off,
+        kv_types=options.kv_types,
+        kv_bytes=context.kv_tokens * kv_token_bytes(model.header, *options.kv_types),
+        automatic={"context_tokens": chosen.why} if options.context_tokens is None else {},
     )
 
 
@@ -161,16 +214,28 @@ def _context(model: Model, wanted: ContextOptions, longest: int) -> Context:
         return Context(model, replace(wanted, kv_tokens=smallest))
 
 
-def _kv_tokens(model: Model, options: LoadOptions, longest: int) -> int:
-    """Size of the shared cache: what was asked for, or some full contexts if the free memory holds them."""
-    if options.kv_tokens is not None:
-        return _rounded(max(longest, options.kv_tokens))
-    free = psutil.virtual_memory().available
+def _cache(model: Model, options: LoadOptions) -> Cache:
+    return cache(
+        train_tokens=options.rope.stretched(model.train_context_tokens),
+        token_bytes=kv_token_bytes(model.header, *options.kv_types),
+        free_bytes=free_bytes(model, options),
+        running=options.running_sequences,
+        context_tokens=options.context_tokens,
+        kv_tokens=options.kv_tokens,
+        least_tokens=options.least_context_tokens,
+    )
+
+
+def free_bytes(model: Model, options: LoadOptions) -> int:
+    """Memory that the cache may share, now that the weights are where they belong."""
     if model.gpu_layers:
-        free = sum(device.free_bytes for device in library.gpu_devices())
-    fitting = free // KV_SHARE // model.kv_bytes_per_token(KV_TYPES[options.kv_type][1])
-    wanted = longest * min(options.running_sequences, KV_CONTEXTS)
-    return _rounded(max(longest, min(wanted, fitting)))
+        return sum(device.free_bytes for device in options.split.used(library.gpu_devices()))
+    free: int = psutil.virtual_memory().available
+    if options.use_mmap:  # counted as free, because the kernel could read these pages again
+        free -= model.bytes
+    if options.memory_bytes is not None:
+        free = min(free, options.memory_bytes - model.bytes - PROCESS_BYTES)
+    return free
 
 
 def _rounded(tokens: int) -> int:

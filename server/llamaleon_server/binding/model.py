@@ -12,6 +12,7 @@ from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.header import Header, read_header
 from llamaleon_server.binding import library
 from llamaleon_server.binding.errors import LoadError
+from llamaleon_server.binding.options import AS_TRAINED, UNSPLIT, Rope, Split
 from llamaleon_server.binding.vocabulary import Vocabulary
 
 
@@ -24,11 +25,14 @@ class Model:
         *,
         gpu_layers: int,
         use_mmap: bool = True,
+        rope: Rope = AS_TRAINED,
+        split: Split = UNSPLIT,
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
         """Load `path`. Raises: LoadError with the reason."""
+        self.rope = rope
         self.header = _readable_header(path)
-        self.handle: Any = _load(path, gpu_layers, use_mmap, on_progress)
+        self.handle: Any = _load(path, gpu_layers, split, use_mmap=use_mmap, on_progress=on_progress)
         self.gpu_layers = gpu_layers
         self.vocabulary = Vocabulary(native.llama_model_get_vocab(self.handle))
         self.layers: int = native.llama_model_n_layer(self.handle)
@@ -53,14 +57,6 @@ class Model:
             self.close()
             raise LoadError(f"{path}: the model {reason}.")
 
-    def kv_bytes_per_token(self, element_bytes: float) -> int:
-        """Memory that one token takes in the KV cache: an estimate, exact for plain attention."""
-        heads = max(native.llama_model_n_head(self.handle), 1)
-        head_size = native.llama_model_n_embd(self.handle) // heads
-        sizes = [self.header.model_value(f"attention.{part}_length") for part in ("key", "value")]
-        width = sum(size if isinstance(size, int) else head_size for size in sizes)
-        return max(1, int(self.layers * native.llama_model_n_head_kv(self.handle) * width * element_bytes))
-
     def close(self) -> None:
         """Free the weights and every adapter loaded for them. Contexts must be closed before."""
         if self.handle is not None:
@@ -75,8 +71,16 @@ def _readable_header(path: Path) -> Header:
         raise LoadError(str(error)) from error
 
 
-def _load(path: Path, gpu_layers: int, use_mmap: bool, on_progress: Callable[[float], bool] | None) -> Any:
+def _load(
+    path: Path,
+    gpu_layers: int,
+    split: Split,
+    *,
+    use_mmap: bool,
+    on_progress: Callable[[float], bool] | None,
+) -> Any:
     params = native.llama_model_default_params()
+    kept = split.apply(params)
     params.n_gpu_layers = gpu_layers
     params.load_mode = native.LLAMA_LOAD_MODE_AUTO if use_mmap else native.LLAMA_LOAD_MODE_NONE
 
@@ -86,6 +90,7 @@ def _load(path: Path, gpu_layers: int, use_mmap: bool, on_progress: Callable[[fl
     params.progress_callback = native.llama_progress_callback(progress)
     with library.native_errors() as lines:
         handle = native.llama_model_load_from_file(str(path).encode(), params)
+    del kept  # llama.cpp held only its address
     if not handle:
         raise LoadError(f"{path}: llama.cpp cannot load this model: {library.explain(lines)}.")
     return handle

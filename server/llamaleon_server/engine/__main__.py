@@ -8,7 +8,8 @@ import msgspec
 
 from llamaleon_server.binding.cores import available_cores, settle
 from llamaleon_server.engine.channel import claim_pipes
-from llamaleon_server.engine.protocol import EngineOptions, Fatal
+from llamaleon_server.engine.options import EngineOptions
+from llamaleon_server.engine.protocol import Fatal
 
 
 def main() -> int:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from llamaleon_server.engine.status import EngineStatus
+
 # ---------------------------------------------------------------- API -> engine
 
 
@@ -54,13 +56,15 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     prompt: str | list[int]
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    context_tokens: int | None = None  # most of prompt and answer together, where the engine has more
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     ignore_eos: bool = False
     cache_prompt: bool = True
     add_special: bool = True  # prepend BOS where the vocabulary asks for it (string prompts only)
-    parse_special: bool = True  # read `<|im_end|>` and the like in a string prompt as control tokens
+    parse_special: bool = True  # read `<|im_end|>` and the like in a string prompt as control tokens...
+    breaks: tuple[int, ...] = ()  # ...but none over these places (characters from the prompt's beginning)
     parse_special_output: bool = False  # render control tokens in the output text
     # What may be generated, as a grammar of llguidance: Lark text, or its JSON form. None: anything.
     grammar: str | None = None
@@ -83,11 +87,13 @@ class Embed(Struct, frozen=True, kw_only=True, tag="embed"):
 
     Pooled as the model was trained to be, else by the mean over the tokens; not normalised. Evaluated between
     the steps of running requests, in a context of their own.
-    Failed with `context_length_exceeded` if an input does not fit, `bad_request` if the model cannot embed.
+    Failed with `context_length_exceeded` if an input does not fit (`truncate` cuts it instead, and keeps a
+    token that ends every text), `bad_request` if the model cannot embed.
     """
 
     id: int
     inputs: list[str | list[int]]
+    truncate: bool = False
     adapters: tuple[AdapterUse, ...] = ()
 
 
@@ -133,6 +139,7 @@ class Tokenize(Struct, frozen=True, kw_only=True, tag="tokenize"):
     texts: list[str]
     add_special: bool = False
     parse_special: bool = True
+    breaks: list[tuple[int, ...]] = []  # of each text as of a prompt, or nothing for all of them
 
 
 class Detokenize(Struct, frozen=True, kw_only=True, tag="detokenize"):
@@ -183,6 +190,14 @@ ToEngine = (
 # ---------------------------------------------------------------- engine -> API
 
 
+class Gpu(Struct, frozen=True, kw_only=True):
+    """An accelerator, as it was just after the model was loaded."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+
+
 class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     """First message: the model is loaded. `context_tokens` is the longest sequence one request may use."""
 
@@ -199,6 +214,18 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     model_bytes: int
     n_params: int
     load_s: float
+    kv_tokens: int = 0  # of all requests together
+    kv_bytes: int = 0  # an estimate, exact for plain attention
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    flash_attention: bool | None = None
+    batch_tokens: int = 0
+    threads: int = 0
+    rope: dict[
+        str, int | float | str
+    ] = {}  # what was asked for, by llama.cpp's names; the rest is the GGUF's
+    automatic: dict[str, str] = {}  # options that were left to the engine -> why it chose as it did
+    gpus: list[Gpu] = []
 
 
 class LoadProgress(Struct, frozen=True, tag="load_progress"):
@@ -291,81 +318,6 @@ class AdapterLoaded(Struct, frozen=True, kw_only=True):
     load_s: float
 
 
-class HotAdapter(Struct, frozen=True, kw_only=True):
-    """An adapter in the bank: ranks [first_rank, first_rank + rank) of every tensor."""
-
-    key: str
-    first_rank: int
-    rank: int
-    pinned: bool
-    users: int  # sequences that run under it
-
-
-class BankStatus(Struct, frozen=True, kw_only=True):
-    """What of the adapters lies where. `mixing` False: one adapter set per pass, for the `reason` given."""
-
-    mixing: bool
-    reason: str | None = None
-    total_ranks: int = 0
-    used_ranks: int = 0
-    bytes: int = 0  # of the bank
-    hot: list[HotAdapter] = []
-    alone: dict[str, str] = {}  # key -> why this adapter cannot share a pass
-    warm_adapters: int = 0  # in RAM, hot ones included
-    warm_bytes: int = 0
-    cold_adapters: int = 0  # known by path only
-    copies: int = 0  # adapters written into the bank so far
-    evictions: int = 0
-    rebuilds: int = 0  # each a re-reserve of the graph
-    last_copy_s: float = 0.0
-
-
-class PrefixStatus(Struct, frozen=True, kw_only=True):
-    """The prefix cache since the start. The hit rate is `hit_tokens / prompt_tokens`."""
-
-    prefixes: int = 0
-    tokens: int = 0
-    limit_tokens: int = 0
-    hits: int = 0  # requests that found something
-    misses: int = 0
-    hit_tokens: int = 0
-    prompt_tokens: int = 0
-    evictions: int = 0
-    stored: int = 0  # idle prefixes moved to RAM, and what they take there
-    stored_bytes: int = 0
-    restored: int = 0  # moved back, so far
-
-
-class StepStatus(Struct, frozen=True, kw_only=True):
-    """Passes since the start; means are over the last few hundred."""
-
-    steps: int = 0
-    mixed_steps: int = 0  # with two or more adapter sets
-    intercepted_steps: int = 0  # whose LoRA products were weighted row by row
-    mean_s: float = 0.0
-    p99_s: float = 0.0
-    host_mean_s: float = 0.0  # our Python's share: all but llama.cpp and the samplers
-    sequences_mean: float = 0.0
-    tokens_mean: float = 0.0
-    adapters_mean: float = 0.0
-    tokens_in: int = 0  # prompt tokens computed
-    tokens_out: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-
-
-class EngineStatus(Struct, frozen=True, kw_only=True):
-    running: int
-    waiting: int
-    kv_used_tokens: int
-    kv_total_tokens: int
-    adapters: list[str]
-    resident_bytes: int
-    step: StepStatus = StepStatus()
-    bank: BankStatus = BankStatus(mixing=False)
-    prefix: PrefixStatus = PrefixStatus()
-
-
 class Reply(Struct, frozen=True, kw_only=True, tag="reply"):
     """Answer to a request that wants one value; which field is set follows from the request."""
 
@@ -386,25 +338,3 @@ class Fatal(Struct, frozen=True, tag="fatal"):
 
 
 FromEngine = Ready | LoadProgress | Step | Failed | Reply | Fatal
-
-
-class EngineOptions(Struct, frozen=True, kw_only=True):
-    """What `python -m llamaleon_server.engine` takes as one JSON argument."""
-
-    model_path: str
-    gpu_layers: int | None = None  # None: as many as fit
-    context_tokens: int | None = None  # per sequence; None: the model's own, at most 8192
-    parallel_sequences: int = 32  # most that run at once; free cells in the KV cache decide how many do
-    kv_tokens: int | None = None  # cells shared by all sequences; None: what fits
-    batch_tokens: int = 512  # most tokens of one step
-    step_target_s: float = 0.25  # a step that decodes takes in only as much prompt as keeps it this short
-    speculation: bool = True  # guess ahead by prompt lookup where it pays
-    mixing: bool = True  # several adapters in one pass, if the self-test allows it
-    bank_ranks: int = 256  # most ranks that the adapter bank may grow to
-    adapter_ram_bytes: int = 4 << 30  # of adapters kept in RAM; the rest stays on disk
-    prefix_ram_bytes: int = 1 << 30  # of idle prefixes moved out of the KV cache
-    threads: int | None = None
-    flash_attention: bool | None = None  # None: automatic
-    kv_type: str = "f16"  # f32, f16, bf16, q8_0, q4_0, ...
-    queue_limit: int = 256
-    use_mmap: bool = True

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from llamaleon_server.errors import AdapterRefused, EngineFailed, EngineUnavailable, LlamaleonError
-from llamaleon_server.jobs import finish
+from llamaleon_server.jobs import auto, finish
 from llamaleon_server.jobs.events import Ingester
 from llamaleon_server.jobs.failure import JobFailed
 from llamaleon_server.jobs.prepare import prepare, read_rows
@@ -276,7 +276,9 @@ class Pipeline:
 
     def _finisher(self, record: JobRecord) -> finish.Finisher:
         base = finish.base_of(self._registry, record)
-        return finish.Finisher(self._registry, self._residents, base, self._settings.engine.kv_type)
+        kinds = self._registry.engine_settings(base.name, self._settings.engine).kv_types
+        coarser = max(kinds, key=lambda kind: kind not in auto.PRECISE_KV_TYPES)
+        return finish.Finisher(self._registry, self._residents, base, coarser)
 
 
 def _comparison(evaluation: dict[str, Any]) -> str:

@@ -91,4 +91,68 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (base, name, version)
     );
     """,
+    # 4: API keys
+    """
+    CREATE TABLE keys (
+        id          TEXT PRIMARY KEY,           -- the part of a key that is no secret
+        name        TEXT NOT NULL UNIQUE,
+        scope       TEXT NOT NULL CHECK (scope IN ('use', 'train', 'admin')),
+        hash        BLOB NOT NULL,              -- sha256 of the whole key, which is random enough for it
+        created     INTEGER NOT NULL,
+        used        INTEGER                     -- about when it was last accepted; NULL: never
+    );
+    """,
+    # 5: made models
+    """
+    CREATE TABLE made_models (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        name        TEXT NOT NULL UNIQUE,
+        base        TEXT NOT NULL,              -- kept when a base is removed: it may come back
+        record      TEXT NOT NULL               -- JSON of records.MadeModel
+    );
+    CREATE INDEX made_models_base ON made_models (base);
+    """,
+    # 6: responses, conversations and batches
+    """
+    CREATE TABLE responses (
+        id          TEXT PRIMARY KEY,
+        previous    TEXT,                       -- kept when that one is deleted
+        status      TEXT NOT NULL,
+        created     INTEGER NOT NULL,
+        record      TEXT NOT NULL,              -- JSON of responses_object.ResponseObject without its output
+        events      TEXT                        -- JSON list of a background stream, to be read again
+    );
+    CREATE INDEX responses_previous ON responses (previous);
+    CREATE INDEX responses_created ON responses (created);
+    CREATE INDEX responses_running ON responses (status) WHERE status IN ('queued', 'in_progress');
+    CREATE TABLE conversations (
+        id          TEXT PRIMARY KEY,
+        created     INTEGER NOT NULL,
+        metadata    TEXT NOT NULL
+    );
+    CREATE TABLE items (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner       TEXT NOT NULL,              -- a response or a conversation
+        id          TEXT NOT NULL,
+        output      INTEGER NOT NULL,           -- 1: of a response's answer
+        item        TEXT NOT NULL               -- JSON of responses_items.Item
+    );
+    CREATE INDEX items_owner ON items (owner, seq);
+    CREATE INDEX items_id ON items (id, seq);
+    CREATE TABLE batches (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        status      TEXT NOT NULL,
+        record      TEXT NOT NULL               -- JSON of registry.batches.BatchRecord
+    );
+    CREATE INDEX batches_status ON batches (status);
+    """,
+    # 7: projectors, and models found in the folders of other programs
+    """
+    ALTER TABLE bases ADD COLUMN projector TEXT;    -- path of the mmproj file of a vision model
+    ALTER TABLE bases ADD COLUMN found_in TEXT;     -- in whose folder it was found; NULL: registered
+    CREATE TABLE hidden_files (
+        path        TEXT PRIMARY KEY                -- of bases that were removed: not to be found again
+    );
+    """,
 )

@@ -58,6 +58,23 @@ def check_base_name(name: str) -> str:
     return name
 
 
+def check_made_name(name: str, param: str = "model") -> str:
+    """Raises: BadRequest unless a made model can have this name: what `+`, `*` and `@` mean stays certain."""
+    if (
+        not name
+        or len(name) > 200
+        or not name.isprintable()
+        or set(name) & set(" +*@")
+        or name.startswith("ft:")
+    ):
+        raise BadRequest(
+            f"{name!r} cannot name a model: use up to 200 printable characters without spaces, '+', '*' and "
+            "'@', not beginning with 'ft:'.",
+            param=param,
+        )
+    return name
+
+
 def split_base(model: str, bases: Iterable[str]) -> tuple[str | None, str]:
     """The longest known base that `model` begins with, and the blend after its `+`.
 

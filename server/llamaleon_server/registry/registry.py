@@ -6,18 +6,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UnsetType
+
 from llamaleon_convert.manifest import Manifest
-from llamaleon_server.errors import ModelNotFound
+from llamaleon_convert.split import stem_of
+from llamaleon_server.chat.ask import Preset
+from llamaleon_server.errors import Conflict, ModelNotFound
 from llamaleon_server.registry.adapters import AdapterStore
 from llamaleon_server.registry.bases import BaseStore
+from llamaleon_server.registry.batches import BatchStore
+from llamaleon_server.registry.conversations import ConversationStore
 from llamaleon_server.registry.db import Database
 from llamaleon_server.registry.files import FileStore
 from llamaleon_server.registry.jobstore import JobStore
+from llamaleon_server.registry.keys import KeyStore
+from llamaleon_server.registry.made import LATEST, MadeStore
 from llamaleon_server.registry.names import check_adapter_name
 from llamaleon_server.registry.pins import PinStore
-from llamaleon_server.registry.records import DEPLOYED, REGISTERED, AdapterVersion, Base, ModelEntry, Target
-from llamaleon_server.registry.resolve import Resolver, refuse_other_base
+from llamaleon_server.registry.presets import Presets
+from llamaleon_server.registry.records import (
+    DEPLOYED,
+    REGISTERED,
+    AdapterVersion,
+    Base,
+    MadeModel,
+    ModelEntry,
+    Target,
+)
+from llamaleon_server.registry.resolve import Resolver, Written, refuse_other_base
+from llamaleon_server.registry.responses import ResponseStore
 from llamaleon_server.registry.watched import WatchedStore
+from llamaleon_server.registry.wishes import EngineWishes
+from llamaleon_server.settings import EngineSettings
 
 
 class Registry:
@@ -28,10 +49,17 @@ class Registry:
         self.db = Database(home / "llamaleon.db")
         self._bases = BaseStore(self.db)
         self._adapters = AdapterStore(self.db, home / "adapters")
-        self._resolver = Resolver(self._bases, self._adapters)
+        self._made = MadeStore(self.db)
+        self.presets = Presets(home / "models.yaml")
+        self._wishes = EngineWishes(self._made, self.presets)
+        self._resolver = Resolver(self._bases, self._adapters, self._made, self.presets)
         self.files = FileStore(self.db, home / "files")
         self.jobs = JobStore(self.db, home / "jobs")
+        self.responses = ResponseStore(self.db)
+        self.batches = BatchStore(self.db, home / "batches")
+        self.conversations = ConversationStore(self.db)
         self.watched = WatchedStore(self.db)
+        self.keys = KeyStore(self.db)
         self._pins = PinStore(self.db, self._adapters)
 
     @classmethod
@@ -51,9 +79,36 @@ class Registry:
 
     # ------------------------------------------------------------ bases
 
-    def add_base(self, path: Path, name: str | None = None) -> Base:
-        """Register a GGUF in place; reads it unless its facts are known (then instant, whatever its size)."""
-        return self._bases.add(path, name)
+    def add_base(
+        self,
+        path: Path,
+        name: str | None = None,
+        *,
+        projector: Path | None = None,
+        found_in: str | None = None,
+        replace: bool = False,
+    ) -> Base:
+        """Register a GGUF in place; reads it unless its facts are known (then instant, whatever its size).
+
+        Args:
+            path: of a split model, its first part.
+            projector: the mmproj file of a vision model.
+            found_in: whose folder it was found in, if nobody asked for it.
+            replace: the name moves to this file although the one it has exists.
+
+        Raises: BadRequest, Conflict if the name belongs to another file or to a made model.
+        """
+        name = name or stem_of(path)
+        made = self._made.get(name)
+        if made is not None and made.base != name:
+            raise Conflict(
+                f"`{name}` is a made model: register {path} under another name, or remove that one first.",
+                param="name",
+            )
+        return self._bases.add(path, name, projector=projector, found_in=found_in, replace=replace)
+
+    def base_names(self) -> list[str]:
+        return self._bases.names()
 
     def bases(self) -> list[Base]:
         return self._bases.all()
@@ -65,9 +120,19 @@ class Registry:
             raise self._resolver.unknown(name)
         return found
 
-    def remove_base(self, name: str) -> None:
-        """Forget the name. The file stays, and so do the adapters: they answer again when it comes back."""
-        self._bases.remove(name)
+    def hidden_files(self) -> set[Path]:
+        """Of bases that were removed: they are not to be found again by themselves."""
+        return self._bases.hidden()
+
+    def remove_base(self, name: str, *, hide: bool = True) -> None:
+        """Forget the name. The file stays, and so do the adapters: they answer again when it comes back.
+
+        `hide`: where it lies among another program's models, it is not found again by itself.
+        """
+        self._bases.remove(name, hide=hide)
+        made = self._made.get(name)
+        if made is not None and made.base == name:  # what went with the base itself
+            self._made.remove(name)
 
     # ------------------------------------------------------------ adapters
 
@@ -173,6 +238,33 @@ class Registry:
         """The engine refused it: from now on it is not served. False if it no longer was."""
         return self._adapters.refuse(version, reason)
 
+    def has_adapter(self, name: str) -> bool:
+        """Whether an adapter of that name, of any base, answers to it."""
+        return any(version.state == DEPLOYED for version in self._adapters.servable(name=name))
+
+    # ------------------------------------------------------------ made models; see models.py
+
+    def made(self, name: str) -> MadeModel | None:
+        """By its name; `:latest` may stand at its end."""
+        return self._made.get(name) or self._made.get(name.removesuffix(LATEST))
+
+    def made_models(self, base: str | None = None) -> list[MadeModel]:
+        return self._made.all(base)
+
+    def put_made(self, made: MadeModel) -> MadeModel:
+        return self._made.put(made)
+
+    def remove_made(self, name: str) -> bool:
+        return self._made.remove(name)
+
+    def engine_settings(self, base: str, default: EngineSettings) -> EngineSettings:
+        """What the engine of a base is to be started with; `default` are the server's own settings."""
+        return self._wishes.settings(base, default)
+
+    def keep_alive(self, base: str) -> float | UnsetType | None:
+        """What the presets file says: seconds, None for ever, UNSET for nothing."""
+        return self._wishes.keep_alive(base)
+
     # ------------------------------------------------------------ pins
 
     def pin(self, model: str) -> AdapterVersion:
@@ -190,7 +282,7 @@ class Registry:
         if fine_tuned is not None:
             self._pins.remove(fine_tuned.base, fine_tuned.adapter, fine_tuned.version)
             return
-        base, part = self._resolver.written(model)
+        base, part = self._resolver.written_adapter(model)
         self._pins.remove(base, part.adapter, part.version)
 
     def pinned(self, base: str | None = None) -> list[AdapterVersion]:
@@ -199,12 +291,24 @@ class Registry:
 
     # ------------------------------------------------------------ names
 
+    def lora_ids(self, base: Base) -> list[AdapterVersion]:
+        """What the numbers in a request's `lora` mean."""
+        return self._resolver.lora_ids(base.name)
+
     def resolve(self, model: str, lora: Sequence[dict[str, Any]] | None = None) -> Target:
         """What the `model` field means. Raises: ModelNotFound, BadRequest, AdapterRefused, NotFound."""
         return self._resolver.resolve(model, lora)
 
+    def preset(self, model: str) -> Preset:
+        """What goes with every chat with it, also where it cannot be served. Raises: as `written`."""
+        return self._resolver.preset(self._resolver.written(model))
+
+    def written(self, model: str) -> Written:
+        """A name taken apart. Raises: ModelNotFound, BadRequest, AdapterRefused."""
+        return self._resolver.written(model)
+
     def listing(self) -> list[ModelEntry]:
-        """Bases, each followed by its deployed adapters."""
+        """Bases, each followed by its deployed adapters and by what was made of it."""
         entries = []
         for base in self.bases():
             entries.append(_base_entry(base))
@@ -216,18 +320,29 @@ class Registry:
                 for versions in grouped.values()
                 if any(version.state == DEPLOYED for version in versions)
             ]
+            entries += [
+                _made_entry(made, base) for made in self._made.all(base.name) if made.name != base.name
+            ]
         return entries
 
     def entry(self, model: str) -> ModelEntry:
         """One model under the name asked for, in any of its forms. Raises: ModelNotFound."""
         target = self.resolve(model)
-        if not target.adapters:
-            return _base_entry(target.base)
+        made = self._resolver.written(model).made
+        if made is not None and made.name != made.base:
+            return msgspec.structs.replace(_made_entry(made, target.base), id=model)
+        if not target.adapters or model == target.base.name:
+            return msgspec.structs.replace(_base_entry(target.base), id=model)
         try:
             versions = self.versions(model)
         except ModelNotFound:  # a blend
             return ModelEntry(
-                id=model, created=target.base.created, root=str(target.base.path), parent=target.base.name
+                id=model,
+                kind="adapter",
+                base=target.base.name,
+                created=target.base.created,
+                root=str(target.base.path),
+                parent=target.base.name,
             )
         return _adapter_entry(target.base, versions, name=model)
 
@@ -235,9 +350,24 @@ class Registry:
 def _base_entry(base: Base) -> ModelEntry:
     return ModelEntry(
         id=base.name,
+        base=base.name,
         created=base.created,
+        owned_by=base.found_in or "llamaleon",
         root=str(base.path),
-        chat_template=base.chat_template is not None,
+        chat_template=base.has_template,
+        missing=base.missing,
+    )
+
+
+def _made_entry(made: MadeModel, base: Base) -> ModelEntry:
+    return ModelEntry(
+        id=made.name,
+        kind="made",
+        base=base.name,
+        created=made.created,
+        root=str(base.path),
+        parent=base.name,
+        chat_template=made.preset.template is not None or base.has_template,
         missing=base.missing,
     )
 
@@ -247,12 +377,14 @@ def _adapter_entry(base: Base, versions: list[AdapterVersion], name: str | None 
     newest = next((v for v in reversed(versions) if v.state == DEPLOYED), versions[-1])
     return ModelEntry(
         id=name or newest.model,
+        kind="adapter",
+        base=base.name,
         created=newest.created,
         root=str(newest.path),
         parent=base.name,
         version=newest.version,
         versions=tuple(version.version for version in versions),
         ft_name=newest.ft_name,
-        chat_template=base.chat_template is not None,
+        chat_template=base.has_template,
         missing=base.missing,
     )

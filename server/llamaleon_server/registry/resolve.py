@@ -6,23 +6,50 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msgspec import Struct
 from rapidfuzz import process
 
 from llamaleon_convert.manifest import Manifest, differences
+from llamaleon_server.chat.ask import PLAIN, Preset
 from llamaleon_server.errors import AdapterRefused, BadRequest, LlamaleonError, ModelNotFound, NotFound
 from llamaleon_server.registry.adapters import AdapterStore
 from llamaleon_server.registry.bases import BaseStore
+from llamaleon_server.registry.made import LATEST, MadeStore
 from llamaleon_server.registry.names import Part, parse_blend, split_base
-from llamaleon_server.registry.records import DEPLOYED, FAILED, REGISTERED, AdapterVersion, Base, Target
+from llamaleon_server.registry.presets import Presets, preset_over
+from llamaleon_server.registry.records import (
+    DEPLOYED,
+    FAILED,
+    REGISTERED,
+    AdapterVersion,
+    Base,
+    MadeModel,
+    Target,
+)
 
 NEAREST = 3
 SIMILAR_ENOUGH = 50.0  # of 100, rapidfuzz's weighted ratio
 
 
+class Written(Struct, frozen=True, kw_only=True):
+    """A name taken apart: a base with adapters, or a made model with `extra` ones on top of its own."""
+
+    base: str
+    made: MadeModel | None = None
+    extra: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All adapters, a made model's own first."""
+        return self.extra if self.made is None else self.made.adapters + self.extra
+
+
 class Resolver:
-    def __init__(self, bases: BaseStore, adapters: AdapterStore) -> None:
+    def __init__(self, bases: BaseStore, adapters: AdapterStore, made: MadeStore, presets: Presets) -> None:
         self._bases = bases
         self._adapters = adapters
+        self._made = made
+        self._presets = presets
 
     def resolve(self, model: str, lora: Sequence[dict[str, Any]] | None = None) -> Target:
         """What `model`, with llama-server's optional `lora` list, means.
@@ -33,14 +60,15 @@ class Resolver:
             AdapterRefused: the adapter was made for another base than the file now is.
             NotFound: the base model's file is gone.
         """
-        base, uses = self._meaning(model)
+        written = self.written(model)
+        base, uses = self._base(model, written), self._uses(model, written)
         if lora:
-            if uses:
+            if written.extra:
                 raise BadRequest(
                     f"`{model}` already names adapters: give them in `model` or in `lora`, not in both.",
                     param="lora",
                 )
-            uses = [self._lora_item(base, index, item) for index, item in enumerate(lora)]
+            uses += [self._lora_item(base, index, item) for index, item in enumerate(lora)]
         if base.missing:
             raise NotFound(
                 f"The file of the base model `{base.name}` is gone or unreadable: {base.path}. Put it back, "
@@ -49,7 +77,20 @@ class Resolver:
             )
         for version, _ in uses:
             refuse_other_base(version.manifest, f"{version.adapter}@{version.version}", base)
-        return Target(requested=model, base=base, adapters=_canonical(uses))
+        return Target(requested=model, base=base, adapters=_canonical(uses), preset=self.preset(written))
+
+    def preset(self, written: Written) -> Preset:
+        """The presets file's word on the very name, then the Modelfile's, then that of its patterns."""
+        if written.made is not None:
+            names = [written.made.name]
+        else:
+            names = [f"{written.base}+{part.adapter}" for part in written.extra[:1]] + [written.base]
+        preset = PLAIN
+        for name in names:
+            preset = preset_over(preset, self._presets.exact(name).preset)
+        if written.made is not None:
+            preset = preset_over(preset, written.made.preset)
+        return preset_over(preset, self._presets.patterns(*names).preset)
 
     def versions(self, model: str) -> list[AdapterVersion]:
         """The versions that a name without a blend stands for: all of NAME, or one by `@3` or `ft:`.
@@ -79,17 +120,18 @@ class Resolver:
     def adapter(self, model: str) -> tuple[AdapterVersion, int | None]:
         """The one adapter that a name stands for, and its version if the name says which.
 
-        Raises: ModelNotFound, BadRequest if it is a base or a blend, AdapterRefused if it failed.
+        Raises: ModelNotFound, BadRequest if it is no adapter, AdapterRefused if it failed.
         """
-        _, uses = self._meaning(model)
-        if len(uses) != 1 or uses[0][1] != 1.0:
-            what = "a blend" if uses else "a base model"
+        written = self.written(model)
+        if written.made is not None and written.made.name != written.base:
+            raise BadRequest(f"`{model}` is a made model, not an adapter.", param="model")
+        if len(written.extra) != 1 or written.extra[0].weight != 1.0:
+            what = "a blend" if written.extra else "a base model"
             raise BadRequest(f"`{model}` is {what}, not an adapter.", param="model")
-        version = uses[0][0]
-        named = version.ft_name == model or self.written(model)[1].version is not None
-        return version, version.version if named else None
+        [(version, _)] = self._uses(model, Written(base=written.base, extra=written.extra))
+        return version, written.extra[0].version
 
-    def written(self, model: str) -> tuple[str | None, Part]:
+    def written_adapter(self, model: str) -> tuple[str | None, Part]:
         """Base and adapter as the name is written, whether or not they exist. Raises: ModelNotFound."""
         base, rest = split_base(model, self._bases.names())
         parts = parse_blend(rest)
@@ -97,33 +139,53 @@ class Resolver:
             raise self.unknown(model)
         return base, parts[0]
 
+    def written(self, model: str) -> Written:
+        """What the name says. Its base and adapters have names here; they may be gone or not servable.
+
+        Raises: ModelNotFound, BadRequest if several bases have it, AdapterRefused if it failed.
+        """
+        for form in _forms(model):
+            found = self._written(form)
+            if found is not None:
+                return found
+        parts = parse_blend(split_base(model.removesuffix(LATEST), self._bases.names())[1])
+        if parts is None:
+            raise self.unknown(model)
+        return Written(base=self._only_base(model, parts), extra=tuple(parts))
+
     def unknown(self, model: str) -> ModelNotFound:
         return ModelNotFound(model, self._nearest(model))
 
-    def _meaning(self, model: str) -> tuple[Base, list[tuple[AdapterVersion, float]]]:
+    def _written(self, model: str) -> Written | None:
+        """By a name that is recorded: of a fine-tuned model, a made one or a base."""
         fine_tuned = self._adapters.by_ft_name(model)
         if fine_tuned is not None and fine_tuned.state in {REGISTERED, DEPLOYED}:
-            base = self._bases.get(fine_tuned.base)
-            if base is None:
-                raise self.unknown(model)
-            return base, [(fine_tuned, 1.0)]
+            return Written(base=fine_tuned.base, extra=(Part(fine_tuned.adapter, fine_tuned.version),))
         if fine_tuned is not None and fine_tuned.state == FAILED:
             raise _failed(fine_tuned)
-        base_name, rest = split_base(model, self._bases.names())
-        if base_name is not None and model == base_name:
-            return self._base(base_name), []
-        parts = parse_blend(rest)
+        name, rest = split_base(model, [*self._bases.names(), *self._made.names()])
+        if name is None:
+            return None
+        parts = () if model == name else parse_blend(rest)
         if parts is None:
-            raise self.unknown(model)
-        if base_name is None:
-            base_name = self._only_base(model, parts)
+            return None
+        made = self._made.get(name)
+        return Written(base=name if made is None else made.base, made=made, extra=tuple(parts))
+
+    def _uses(self, model: str, written: Written) -> list[tuple[AdapterVersion, float]]:
         uses = []
-        for part in parts:
-            version = self._find(base_name, part.adapter, part.version)
+        for part in written.parts:
+            version = self._find(written.base, part.adapter, part.version)
+            if version is None and written.made is not None and part in written.made.adapters:
+                raise NotFound(
+                    f"`{written.made.name}` was made with the adapter {written.base}+{part}, which is not "
+                    "served any more. Make it again, or add that adapter.",
+                    param="model",
+                )
             if version is None:
-                raise self._unserved(model, [base_name], part)
+                raise self._unserved(model, [written.base], part)
             uses.append((version, part.weight))
-        return self._base(base_name), uses
+        return uses
 
     def _find(self, base: str, name: str, version: int | None) -> AdapterVersion | None:
         if version is None:
@@ -185,19 +247,30 @@ class Resolver:
             return None
         return self._find(base.name, parts[0].adapter, parts[0].version)
 
+    def lora_ids(self, base: str) -> list[AdapterVersion]:
+        """What the numbers in a request's `lora` mean."""
+        found = (self._adapters.latest(base, name) for name in self._deployed_names(base))
+        return [version for version in found if version is not None]
+
     def _deployed_names(self, base: str) -> list[str]:
         """Adapters of a base in the order of their first registration: the indices of `lora`."""
         deployed = (v.adapter for v in self._adapters.servable(base) if v.state == DEPLOYED)
         return list(dict.fromkeys(deployed))
 
-    def _base(self, name: str) -> Base:
-        base = self._bases.get(name)
-        if base is None:  # removed since its name was listed
-            raise self.unknown(name)
+    def _base(self, model: str, written: Written) -> Base:
+        base = self._bases.get(written.base)
+        if base is None and written.made is not None:
+            raise NotFound(
+                f"`{written.made.name}` was made from the base model `{written.base}`, which is not "
+                "registered any more. Add it again under that name.",
+                param="model",
+            )
+        if base is None:  # removed since its name was listed, or a fine-tuned model's
+            raise self.unknown(model)
         return base
 
     def _nearest(self, model: str) -> list[str]:
-        names = list(self._bases.names())
+        names = [*self._bases.names(), *self._made.names()]
         for version in self._adapters.servable():
             if version.state == DEPLOYED:
                 names += [version.model, version.adapter]
@@ -221,6 +294,14 @@ def refuse_other_base(manifest: Manifest, adapter: str, base: Base) -> None:
             f"The adapter `{adapter}` was made for another base than `{base.name}` ({base.path}): {fields}.",
             param="model",
         )
+
+
+def _forms(model: str) -> list[str]:
+    """The name, and how else it may be recorded: Ollama's clients write `:latest`, or leave it out."""
+    head, plus, adapters = model.removesuffix(LATEST).partition("+")
+    return list(
+        dict.fromkeys([model, head.removesuffix(LATEST) + plus + adapters, head + LATEST + plus + adapters])
+    )
 
 
 def _failed(version: AdapterVersion) -> AdapterRefused:

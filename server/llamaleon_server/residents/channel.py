@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from llamaleon_server.engine import protocol
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.errors import EngineFailed
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class ProcessChannel:
 
     @classmethod
     async def spawn(
-        cls, name: str, options: protocol.EngineOptions, command: Sequence[str] | None = None
+        cls, name: str, options: EngineOptions, command: Sequence[str] | None = None
     ) -> ProcessChannel:
         """Raises: EngineFailed if there is no such command."""
         command = command or (sys.executable, "-m", "llamaleon_server.engine")

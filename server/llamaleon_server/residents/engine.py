@@ -15,7 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from llamaleon_server.engine import protocol
-from llamaleon_server.engine.protocol import AdapterUse, Delta, EngineStatus, Failed, Generate, Ready, Reply
+from llamaleon_server.engine.protocol import AdapterUse, Delta, Failed, Generate, Ready, Reply
+from llamaleon_server.engine.status import EngineStatus, StepStatus
 from llamaleon_server.errors import ENGINE_FAILURES, EngineFailed, EngineUnavailable, LlamaleonError
 from llamaleon_server.residents.channel import Channel
 from llamaleon_server.residents.throughput import Meter
@@ -35,7 +36,7 @@ class Engine:
         self.adapter_users: Counter[str] = Counter()  # key -> requests that hold it
         self.pinning = asyncio.Lock()  # held while pins are compared and changed
         self.meter = Meter()
-        self.meter.add(protocol.StepStatus(), time.monotonic())
+        self.meter.add(StepStatus(), time.monotonic())
         self._channel = channel
         self._ids = itertools.count(1)
         self._streams: dict[int, asyncio.Queue[Delta | LlamaleonError]] = {}
@@ -137,11 +138,21 @@ class Engine:
                 self._channel.send(protocol.Cancel(number))
 
     async def tokenize(
-        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = True
+        self,
+        texts: Sequence[str],
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        breaks: Sequence[tuple[int, ...]] = (),
     ) -> list[list[int]]:
+        """`breaks`: for each text the places over which no control token is read."""
         reply = await self._ask(
             lambda number: protocol.Tokenize(
-                id=number, texts=list(texts), add_special=add_special, parse_special=parse_special
+                id=number,
+                texts=list(texts),
+                add_special=add_special,
+                parse_special=parse_special,
+                breaks=list(breaks),
             )
         )
         return _given(reply.tokens)
@@ -204,6 +215,22 @@ class Engine:
         status = _given(reply.status)
         self.meter.add(status.step, time.monotonic())
         return status
+
+    async def evaluate(self, message: protocol.Embed | protocol.Rank) -> Reply:
+        """Vectors or scores; the id is given here. Cancelling this cancels in the engine."""
+        number = 0
+
+        def numbered(given: int) -> protocol.ToEngine:
+            nonlocal number
+            number = given
+            return msgspec.structs.replace(message, id=given)
+
+        try:
+            return await self._ask(numbered)
+        except asyncio.CancelledError:
+            if number and self.alive:
+                self._channel.send(protocol.Cancel(number))
+            raise
 
     # ------------------------------------------------------------ inside
 

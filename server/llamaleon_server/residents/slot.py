@@ -12,6 +12,8 @@ from llamaleon_server.errors import EngineUnavailable, LlamaleonError
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.channel import Channel
 from llamaleon_server.residents.engine import Engine
+from llamaleon_server.residents.memory import Need, resident_bytes
+from llamaleon_server.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,7 @@ MAX_FAILED_STARTS = 3
 FAILED_WITHIN_S = 60.0
 
 OpenChannel = Callable[[Base], Awaitable[Channel]]
+Prepare = Callable[["Slot"], Awaitable[None]]
 
 
 class Slot:
@@ -27,15 +30,21 @@ class Slot:
         base: Base,
         open_channel: OpenChannel,
         start_timeout_s: float,
-        when_ready: Callable[[Engine], None],
+        when_ready: Callable[[Slot, Engine], None],
+        prepare: Prepare,
     ) -> None:
+        """`prepare` is awaited before each start: it sets `options` and `need`, and waits for `granted`."""
         self.base = base
+        self.options = EngineSettings()  # that the engine was started with
+        self.need = Need(weights=base.bytes, cache=0, compute=0)
+        self.granted: Need | None = None  # set: this memory counts as taken
         self.progress = 0.0  # of the load under way, 0 to 1
         self.users = 0  # requests that hold the engine
         self.last_used = time.monotonic()
         self._open_channel = open_channel
         self._start_timeout_s = start_timeout_s
         self._when_ready = when_ready
+        self._prepare = prepare
         self._engine: Engine | None = None
         self._starting: asyncio.Task[Engine] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -54,9 +63,24 @@ class Slot:
     @property
     def idle_s(self) -> float:
         """Seconds since the engine was last used; 0 while it is."""
+        return 0.0 if self.in_use else time.monotonic() - self.last_used
+
+    @property
+    def in_use(self) -> bool:
         engine = self.engine
-        in_use = self.users or self._starting is not None or (engine is not None and engine.busy)
-        return 0.0 if in_use else time.monotonic() - self.last_used
+        return bool(self.users or self._starting is not None or (engine is not None and engine.busy))
+
+    @property
+    def holds_memory(self) -> bool:
+        """Granted, and neither dead nor gone."""
+        present = self.engine is not None or self._starting is not None or self._closing is not None
+        return self.granted is not None and present
+
+    @property
+    def taken(self) -> int:
+        """Bytes: what it was granted, or what the process really holds if that is more."""
+        granted = 0 if self.granted is None else self.granted.total
+        return max(granted, resident_bytes(None if self.engine is None else self.engine.pid) or 0)
 
     async def get(self) -> Engine:
         """The running engine; all who ask while it starts share one start.
@@ -85,8 +109,22 @@ class Slot:
         await asyncio.shield(self._closing)
 
     async def _start(self) -> Engine:
-        started = time.monotonic()
         self.progress = 0.0
+        try:
+            await self._prepare(self)
+            engine = await self._load()
+        except BaseException:
+            self.granted = None
+            raise
+        finally:
+            self._starting = None
+        self._engine = engine
+        self.last_used = time.monotonic()
+        self._when_ready(self, engine)
+        return engine
+
+    async def _load(self) -> Engine:
+        started = time.monotonic()
         try:
             channel = await self._open_channel(self.base)
             log.info("loading %s from %s", self.base.name, self.base.path)
@@ -95,20 +133,18 @@ class Slot:
             log.error("%s", error)  # noqa: TRY400 (a foreseen failure: its message says everything)
             self._failures.append((time.monotonic(), error))
             raise
-        finally:
-            self._starting = None
-        self._engine = engine
-        self.last_used = time.monotonic()
+        ready = engine.ready
         log.info(
             "%s is ready after %.2f s (process %s): %s, %d tokens of context, %d requests at once",
             self.base.name,
-            self.last_used - started,
+            time.monotonic() - started,
             engine.pid,
-            engine.ready.device,
-            engine.ready.context_tokens,
-            engine.ready.parallel_sequences,
+            ready.device,
+            ready.context_tokens,
+            ready.parallel_sequences,
         )
-        self._when_ready(engine)
+        for option, why in ready.automatic.items():
+            log.info("%s: %s was chosen: %s", self.base.name, option, why)
         return engine
 
     async def _stop(self, engine: Engine | None, starting: asyncio.Task[Engine] | None) -> None:
@@ -121,6 +157,7 @@ class Slot:
                 await engine.close()
         finally:
             self._closing = None
+            self.granted = None
 
     def _set_progress(self, fraction: float) -> None:
         self.progress = fraction

@@ -6,7 +6,7 @@ from collections import deque
 
 from msgspec import Struct
 
-from llamaleon_server.engine.protocol import EngineStatus, StepStatus
+from llamaleon_server.engine.status import EngineStatus, StepStatus
 
 RECENT_S = 15.0  # older counters say nothing about now
 APART_S = 2.0  # counters closer to each other than this make jumpy rates

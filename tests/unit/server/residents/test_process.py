@@ -8,18 +8,20 @@ import signal
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from tests.data import shared
 
-from llamaleon_server.engine.protocol import EngineOptions, GenerateRequest
+from llamaleon_server.engine.options import EngineOptions
+from llamaleon_server.engine.protocol import GenerateRequest
 from llamaleon_server.errors import EngineFailed
 from llamaleon_server.registry.records import Base, Target
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.residents.channel import ProcessChannel
 from llamaleon_server.residents.engine import Engine
 from llamaleon_server.residents.residents import Residents
-from llamaleon_server.settings import Settings
+from llamaleon_server.settings import EngineSettings, Settings
 
 OPTIONS = EngineOptions(model_path="/nowhere.gguf")
 
@@ -86,3 +88,33 @@ async def test_kill_9_of_the_real_engine_mid_stream_and_the_next_request_works(b
     await residents.close()
     assert info.pid is not None
     assert not psutil.pid_exists(info.pid)
+
+
+async def test_two_real_models_stay_within_their_budget(base: Base) -> None:
+    """What they are estimated to need is near what they take; the engine sizes its cache by the budget."""
+    other = msgspec.structs.replace(base, name="other")
+    budget = 500 << 20
+    residents = Residents(Settings(memory_budget=budget, engine=EngineSettings(parallel_sequences=4)))
+    for one in (base, other, base):
+        target = Target(requested="x", base=one)
+        stream = residents.generate(target, GenerateRequest(prompt="Once", max_tokens=3))
+        assert "".join([delta.text async for delta in stream])
+    infos = residents.ps()
+    await residents.close()
+    taken = [info.resident_bytes or 0 for info in infos]
+    assert sum(taken) < budget
+    for info in infos:
+        assert 0.6 < info.needed_bytes / (info.resident_bytes or 1) < 1.6
+        assert info.ready is not None
+        assert info.ready.kv_bytes < budget / 4
+
+
+async def test_a_budget_for_one_holds_one(base: Base) -> None:
+    other = msgspec.structs.replace(base, name="other")
+    residents = Residents(Settings(memory_budget=300 << 20))
+    for one in (base, other):
+        target = Target(requested="x", base=one)
+        stream = residents.generate(target, GenerateRequest(prompt="Once", max_tokens=3))
+        assert "".join([delta.text async for delta in stream])
+    assert [info.name for info in residents.ps()] == ["other"]
+    await residents.close()

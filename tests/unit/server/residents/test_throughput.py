@@ -9,13 +9,7 @@ import time
 import pytest
 from tests.unit.server.residents.test_residents import Stage, base, stage, until
 
-from llamaleon_server.engine.protocol import (
-    BankStatus,
-    EngineStatus,
-    HotAdapter,
-    PrefixStatus,
-    StepStatus,
-)
+from llamaleon_server.engine.status import BankStatus, EngineStatus, HotAdapter, PrefixStatus, StepStatus
 from llamaleon_server.residents.throughput import Meter, Rates, Vitals, log_line
 
 __all__ = ["base", "stage"]  # fixtures
