@@ -56,6 +56,7 @@ def measures(options: Options) -> dict[str, Measure]:
         "waiting": with_options("waiting"),
         "sampling": plain("sampling"),
         "speculation": plain("speculation"),
+        "constrained": with_options("constrained"),
         "soak": with_options("soak"),
         "process": plain("process"),
         "streams": plain("streams"),

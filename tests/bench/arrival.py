@@ -19,7 +19,8 @@ from tests.bench.options import THREADS, Options
 from tests.engine_process import EngineProcess
 from tests.lora import random_lora
 
-from llamaleon_server.engine.protocol import AdapterUse, BankStatus, LoadAdapter, Reply, Step
+from llamaleon_server.engine.protocol import AdapterUse, LoadAdapter, Reply, Step
+from llamaleon_server.engine.status import BankStatus
 
 STREAMS, HOT, ARRIVALS = 8, 4, 8
 RANK = 8  # 17 MB on every linear layer of the 0.5 B-shaped model, in F32

@@ -23,9 +23,9 @@ from tests.engine_process import EngineProcess
 from tests.lora import random_lora
 
 from llamaleon_server.binding.cores import SPINS
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.engine.protocol import (
     AdapterUse,
-    EngineOptions,
     Failed,
     FromEngine,
     Generate,

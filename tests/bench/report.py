@@ -24,7 +24,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "The engine": (
         "",
-        ("arrival", "flow", "overhead", "waiting", "sampling", "speculation", "soak"),
+        ("arrival", "flow", "overhead", "waiting", "sampling", "speculation", "constrained", "soak"),
     ),
     "The product": (
         "The demonstration prints its own figures (`make demo`).",

@@ -4,6 +4,8 @@ mamba(path)     a recurrent state instead of a cache
 jamba(path)     both: a recurrent layer, then attention
 mixture(path)   Qwen3 with experts
 gemma2(path)    a sliding window
+
+More families are in `hybrids` and `mixtures`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tests.tiny import vocabulary
 
 WIDTH, INNER, STATE, TAPS, STEP_RANK, HEADS, LAYERS, WINDOW, EXPERTS = 32, 64, 8, 4, 2, 2, 2, 16, 4
 Shapes = dict[str, tuple[int, ...]]
+Keys = dict[str, bool | int | float | list[int]]  # of a header, without the architecture before them
 
 
 def mamba(path: Path) -> Path:
@@ -27,7 +30,7 @@ def mamba(path: Path) -> Path:
     shapes: Shapes = {}
     for layer in range(LAYERS):
         shapes |= _recurrent(f"blk.{layer}.")
-    return _finish(writer, path, shapes)
+    return _finish(writer, path, {"output_norm.weight": (WIDTH,)} | shapes)
 
 
 def jamba(path: Path) -> Path:
@@ -36,12 +39,12 @@ def jamba(path: Path) -> Path:
     writer.add_head_count(HEADS)
     writer.add_head_count_kv([0, HEADS])
     writer.add_feed_forward_length(INNER)
-    shapes = _recurrent("blk.0.") | _attention("blk.1.")
+    shapes = _recurrent("blk.0.") | _square_attention("blk.1.")
     shapes |= {"blk.0.ssm_dt_norm.weight": (STEP_RANK,)}
     shapes |= {f"blk.0.ssm_{part}_norm.weight": (STATE,) for part in ("b", "c")}
     for layer in range(LAYERS):
-        shapes |= _feed_forward(f"blk.{layer}.") | {f"blk.{layer}.ffn_norm.weight": (WIDTH,)}
-    return _finish(writer, path, shapes)
+        shapes |= feed_forward(f"blk.{layer}.") | {f"blk.{layer}.ffn_norm.weight": (WIDTH,)}
+    return _finish(writer, path, {"output_norm.weight": (WIDTH,)} | shapes)
 
 
 def mixture(path: Path) -> Path:
@@ -57,13 +60,13 @@ def mixture(path: Path) -> Path:
     shapes: Shapes = {}
     for layer in range(LAYERS):
         block = f"blk.{layer}."
-        shapes |= _attention(block) | {block + "ffn_norm.weight": (WIDTH,)}
+        shapes |= _square_attention(block) | {block + "ffn_norm.weight": (WIDTH,)}
         shapes |= {f"{block}attn_{part}_norm.weight": (WIDTH // HEADS,) for part in ("q", "k")}
         shapes |= {block + "ffn_gate_inp.weight": (EXPERTS, WIDTH)}
         shapes |= {
             f"{block}ffn_{part}_exps.weight": (EXPERTS, WIDTH, WIDTH) for part in ("gate", "up", "down")
         }
-    return _finish(writer, path, shapes)
+    return _finish(writer, path, {"output_norm.weight": (WIDTH,)} | shapes)
 
 
 def gemma2(path: Path) -> Path:
@@ -77,18 +80,18 @@ def gemma2(path: Path) -> Path:
     shapes: Shapes = {}
     for layer in range(LAYERS):
         block = f"blk.{layer}."
-        shapes |= _attention(block) | _feed_forward(block)
+        shapes |= _square_attention(block) | feed_forward(block)
         shapes |= {
             f"{block}{name}.weight": (WIDTH,) for name in ("post_attention_norm", "ffn_norm", "post_ffw_norm")
         }
-    return _finish(writer, path, shapes)
+    return _finish(writer, path, {"output_norm.weight": (WIDTH,)} | shapes)
 
 
-def _writer(path: Path, architecture: str) -> gguf.GGUFWriter:
+def _writer(path: Path, architecture: str, width: int = WIDTH, layers: int = LAYERS) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(256)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(LAYERS)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
@@ -123,20 +126,54 @@ def _recurrent(block: str) -> Shapes:
     }
 
 
-def _attention(block: str) -> Shapes:
-    shapes: Shapes = {f"{block}attn_{part}.weight": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")}
-    return shapes | {block + "attn_norm.weight": (WIDTH,)}
+def _square_attention(block: str) -> Shapes:
+    return attention(block, WIDTH, WIDTH, WIDTH, WIDTH) | {block + "attn_norm.weight": (WIDTH,)}
 
 
-def _feed_forward(block: str) -> Shapes:
-    shapes: Shapes = {f"{block}ffn_{part}.weight": (INNER, WIDTH) for part in ("gate", "up")}
-    return shapes | {block + "ffn_down.weight": (WIDTH, INNER)}
+def attention(block: str, width: int, queries: int, keys: int, values: int) -> Shapes:
+    """Projections from `width`, and back from `values`."""
+    return {
+        f"{block}attn_q.weight": (queries, width),
+        f"{block}attn_k.weight": (keys, width),
+        f"{block}attn_v.weight": (keys, width),
+        f"{block}attn_output.weight": (width, values),
+    }
 
 
-def _finish(writer: gguf.GGUFWriter, path: Path, shapes: Shapes) -> Path:
+def feed_forward(block: str, width: int = WIDTH, inner: int = INNER, suffix: str = "") -> Shapes:
+    shapes: Shapes = {f"{block}ffn_{part}{suffix}.weight": (inner, width) for part in ("gate", "up")}
+    return shapes | {f"{block}ffn_down{suffix}.weight": (width, inner)}
+
+
+def write(
+    path: Path,
+    architecture: str,
+    keys: Keys,
+    shapes: Shapes,
+    *,
+    width: int,
+    layers: int,
+    final_norm: str | None = "output_norm.weight",
+) -> Path:
+    """A model of any architecture, with the vocabulary of all of these."""
+    writer = _writer(path, architecture, width, layers)
+    for key, value in keys.items():
+        name = f"{architecture}.{key}"
+        if isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        else:
+            writer.add_array(name, value)
+    return _finish(writer, path, shapes if final_norm is None else {final_norm: (width,)} | shapes, width)
+
+
+def _finish(writer: gguf.GGUFWriter, path: Path, shapes: Shapes, width: int = WIDTH) -> Path:
     """Random weights; shapes are (n_out, n_in)."""
     rng = np.random.default_rng(0)
-    shapes = {"token_embd.weight": (vocabulary.SIZE, WIDTH), "output_norm.weight": (WIDTH,)} | shapes
+    shapes = {"token_embd.weight": (vocabulary.SIZE, width)} | shapes
     for name, shape in shapes.items():
         values = rng.standard_normal(shape) * 2 * shape[-1] ** -0.5
         if name.endswith("norm.weight"):

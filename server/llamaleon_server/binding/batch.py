@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import llama_cpp.llama_cpp as native
 import numpy as np
+from numpy.typing import NDArray
 
 INT_POINTER = ctypes.POINTER(ctypes.c_int32)
 
@@ -62,3 +63,35 @@ class Batch:
             self._output[last - outputs : last] = 1
         self.size = self.native.n_tokens = last
         return first
+
+
+class VectorBatch:
+    """Vectors, (count, width), that one llama_decode takes in the place of tokens' embeddings.
+
+    All of one sequence; none gets logits.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], sequence: int) -> None:
+        count = len(vectors)
+        self._vectors = np.ascontiguousarray(vectors, np.float32)
+        self._positions = np.zeros((1, count), np.int32)
+        self._sequence = np.full(count, sequence, np.int32)
+        self._output = np.zeros(count, np.int8)
+        self._sequences_per_vector = np.ones(count, np.int32)
+        self._sequence_at = (self._sequence.ctypes.data + 4 * np.arange(count)).astype(np.uintp)
+        self.native = native.llama_batch(
+            n_tokens=count,
+            token=None,
+            embd=self._vectors.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=None,
+            n_seq_id=self._sequences_per_vector.ctypes.data_as(INT_POINTER),
+            seq_id=self._sequence_at.ctypes.data_as(ctypes.POINTER(INT_POINTER)),
+            logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def place(self, positions: int | NDArray[np.int32]) -> None:
+        """At `positions`, (4, count) for M-RoPE; or one after the other, from a first one on."""
+        if isinstance(positions, int):
+            positions = np.arange(positions, positions + self.native.n_tokens, dtype=np.int32)
+        self._positions = np.ascontiguousarray(positions, np.int32)
+        self.native.pos = self._positions.ctypes.data_as(INT_POINTER)

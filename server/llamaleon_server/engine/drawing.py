@@ -16,24 +16,31 @@ import numpy as np
 from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.vocabulary import Vocabulary
 from llamaleon_server.engine.runner import SpanResult
+from llamaleon_server.engine.sampling.grammar import DeadEnd
 from llamaleon_server.engine.sampling.logprobs import Score, score
 from llamaleon_server.engine.sampling.rows import NotFinite
 from llamaleon_server.engine.sampling.sampler import Sampler
 from llamaleon_server.engine.sampling.settings import settings_of
+
+MOST_FORCED = 32  # tokens of one sequence in one pass: others wait for it
 
 
 @dataclass
 class Drawn:
     """What a span's logits gave: scores of prompt tokens, then the tokens drawn, in order.
 
-    Where the span had guesses, all tokens but the last are guesses that were drawn. `scores` are as many as
-    `tokens`, or none if none were asked for. With `failed` nothing else counts.
+    Where the span had guesses, all tokens but the last are guesses that were drawn. The last `forced` tokens
+    had no logits: a grammar left no choice. `finished`: nor may any token follow. `scores` are as many as
+    `tokens`, or none if none were asked for. With `failed`, or a reason in `dead_end`, nothing else counts.
     """
 
     prompt: list[Score] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
+    forced: int = 0
+    finished: bool = False
     failed: bool = False
+    dead_end: str | None = None
 
 
 class Drawing:
@@ -65,8 +72,10 @@ class Drawing:
         sequence = result.span.sequence
         if sequence.sampler is None:
             prompt = sequence.tokens[: sequence.prompt_tokens]
+            if sequence.images:
+                prompt = [token for token in prompt if token >= 0]
             settings = settings_of(sequence.request, self._vocabulary)
-            sequence.sampler = Sampler(settings, prompt, self._vocabulary.size)
+            sequence.sampler = Sampler(settings, prompt, self._vocabulary.size, sequence.grammar)
 
 
 def _takes_time(result: SpanResult) -> bool:
@@ -101,6 +110,8 @@ def _draw(result: SpanResult, into: Drawn) -> None:
             raise NotFinite  # nothing is drawn of it, but its cells must not be kept either
     except NotFinite:
         into.failed = True
+    except DeadEnd as end:
+        into.dead_end = str(end)
 
 
 def _score_prompt(result: SpanResult, into: Drawn) -> None:
@@ -120,13 +131,20 @@ def _draw_tokens(result: SpanResult, into: Drawn) -> None:
     decides only whether the next row is about the right text.
     """
     span, sequence = result.span, result.span.sequence
-    assert sequence.sampler is not None, "prepared before"
-    wanted = sequence.request.logprobs
+    sampler, wanted = sequence.sampler, sequence.request.logprobs
+    assert sampler is not None, "prepared before"
     rows = result.logits[-1 - len(span.draft) :]
+    if sequence.grammar is not None and not np.isfinite(rows.max(axis=1)).all():
+        raise NotFinite  # before anything is drawn: a grammar sees a token once
     for row, guess in zip(rows, (*span.draft, None), strict=True):
-        token = sequence.sampler.draw(row)
+        token = sampler.draw(row)
         into.tokens.append(token)
         if wanted is not None:
             into.scores.append(score(row, token, wanted))
-        if token != guess:
-            return
+        if token != guess or sampler.finished:
+            break
+    if wanted is None:
+        forced = sampler.take_forced(MOST_FORCED)
+        into.tokens += forced
+        into.forced = len(forced)
+    into.finished = sampler.finished

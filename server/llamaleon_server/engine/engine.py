@@ -1,7 +1,7 @@
 """The engine: messages in, steps, messages out. One thread runs it, the only one in the context.
 
 A step (stepping.py) reads: schedule, run, draw, tell. Between steps messages are handled, and at most one
-piece of a dump of logits is evaluated.
+piece of a dump of logits and one of the embeddings is evaluated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from llamaleon_server.engine.cache.kv import KvCache
 from llamaleon_server.engine.cache.prefix import PrefixCache
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.dump import LogitsDump
+from llamaleon_server.engine.embedding import Embeddings
+from llamaleon_server.engine.images import Image
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.engine.postprocess import Postprocessor
 from llamaleon_server.engine.runner import Runner
+from llamaleon_server.engine.sampling.compiling import Compiler, GrammarRefused
+from llamaleon_server.engine.sampling.grammar import Grammar
 from llamaleon_server.engine.sampling.settings import problem_of
 from llamaleon_server.engine.scheduling.cost import StepCost
 from llamaleon_server.engine.scheduling.quarantine import Quarantine
 from llamaleon_server.engine.scheduling.scheduler import Limits, Rejected, Scheduler
 from llamaleon_server.engine.scheduling.speculate import Speculator
+from llamaleon_server.engine.status import EngineStatus
 from llamaleon_server.engine.stepping import Stepper, failure_of
 
 Send = Callable[[protocol.FromEngine], None]
 
+ONLY_EMBEDS = "This model generates no text: it is for `/v1/embeddings` or `/v1/rerank`."
 IDLE_SHARE, LEAST_IDLE_CELLS = 4, 512  # a part of one sequence's context
 
 
@@ -51,7 +58,7 @@ class Engine:
     """Everything of one resident model. `send` must be callable from any thread."""
 
     def __init__(
-        self, loaded: Loaded, options: protocol.EngineOptions, send: Send, wake: Callable[[], None] = _nothing
+        self, loaded: Loaded, options: EngineOptions, send: Send, wake: Callable[[], None] = _nothing
     ) -> None:
         """`wake` is called, from any thread, when there is something to `settle`."""
         model, context = loaded.model, loaded.context
@@ -98,15 +105,19 @@ class Engine:
             drawing=Drawing(model.vocabulary, loaded.threads),
             postprocessor=Postprocessor(model.vocabulary),
         )
+        self._compiler = Compiler(model.vocabulary, self._post)
+        self._compiling: set[int] = set()  # requests whose grammar is not ready
+        self._queue_limit = options.queue_limit
         self._dumps: deque[LogitsDump] = deque()
+        self._embeddings = Embeddings(loaded, self._bank, self._post, options.step_target_s)
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work or bool(self._dumps)
+        return self._scheduler.has_work or bool(self._dumps) or self._embeddings.has_work
 
-    def status(self, resident_bytes: int) -> protocol.EngineStatus:
+    def status(self, resident_bytes: int) -> EngineStatus:
         """Counters; may be called from another thread."""
-        return protocol.EngineStatus(
+        return EngineStatus(
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
             kv_used_tokens=self._kv.total - self._kv.free,
@@ -124,23 +135,74 @@ class Engine:
 
     # ------------------------------------------------------------ messages
 
-    def generate(self, request: protocol.Generate, prompt: list[int]) -> None:
-        """Queue a request whose prompt is tokenised."""
+    def generate(self, request: protocol.Generate, prompt: list[int], images: tuple[Image, ...] = ()) -> None:
+        """Queue a request whose prompt is tokenised, and whose images are read."""
         try:
-            if self._scheduler.find(request.id) is not None:
+            if self._scheduler.find(request.id) is not None or request.id in self._compiling:
                 raise Rejected("bad_request", f"Request id {request.id} is running already.", "id")
+            if not self._loaded.context.generates:
+                raise Rejected("bad_request", ONLY_EMBEDS, "model")
             if problem := problem_of(request, self._vocabulary):
                 raise Rejected("bad_request", *problem)
+            self._check_images(request, images)
             self._require(request.adapters)
-            self._scheduler.add(request, prompt)
+            if request.grammar is None:
+                self._scheduler.add(request, prompt, images)
+            else:
+                self._compile(request, request.grammar, prompt, images)
         except Rejected as error:
             self._fail(request.id, error.code, str(error), error.param)
 
+    def _check_images(self, request: protocol.Generate, images: tuple[Image, ...]) -> None:
+        if images and request.prompt_logprobs is not None:
+            raise Rejected("bad_request", "A prompt with images cannot be scored.", "prompt")
+        for image in images:
+            size, room = image.end - image.start, self._loaded.batch_tokens
+            if image.picture.whole and size > room:
+                message = f"The model reads an image of {size} tokens in one pass, which takes {room}."
+                raise Rejected("bad_request", f"{message} Raise `batch_tokens`.", "prompt")
+
+    def _compile(
+        self, request: protocol.Generate, grammar: str, prompt: list[int], images: tuple[Image, ...]
+    ) -> None:
+        """Queue the request once its grammar is compiled; running requests go on meanwhile."""
+        if len(self._compiling) >= self._queue_limit:
+            raise Rejected("queue_full", f"{len(self._compiling)} requests are waiting. Try again later.")
+        self._compiling.add(request.id)
+
+        def done(result: Grammar | GrammarRefused) -> None:
+            if request.id not in self._compiling:  # cancelled
+                return
+            self._compiling.remove(request.id)
+            try:
+                if isinstance(result, GrammarRefused):
+                    raise Rejected("bad_request", str(result), "grammar")
+                self._require(request.adapters)
+                self._scheduler.add(request, prompt, images).grammar = result
+            except Rejected as error:
+                self._fail(request.id, error.code, str(error), error.param)
+
+        self._compiler.compile(grammar, done)
+
     def cancel(self, request: int) -> None:
+        self._compiling.discard(request)
         sequence = self._scheduler.find(request)
         if sequence is not None:
             self._scheduler.remove(sequence)
-            self._sweep()
+        else:
+            self._embeddings.cancel(request)
+        self._sweep()
+
+    def embed(self, request: protocol.Embed | protocol.Rank, inputs: list[list[int]]) -> None:
+        """Queue a request whose inputs are tokenised."""
+        try:
+            if isinstance(request, protocol.Embed):
+                self._require(request.adapters)
+        except Rejected as error:
+            self._fail(request.id, error.code, str(error), error.param)
+            return
+        if refused := self._embeddings.add(request, inputs):
+            self._send(refused)
 
     def load_adapter(self, request: protocol.LoadAdapter) -> None:
         """Answered when the file has been read, by another thread: running requests go on meanwhile."""
@@ -199,6 +261,7 @@ class Engine:
             return
         in_use = {use.key for sequence in self._scheduler.sequences() for use in sequence.adapters}
         in_use |= {use.key for dump in self._dumps for use in dump.adapters}
+        in_use |= self._embeddings.adapter_keys
         for request in self._bank.roster.sweep(in_use):
             self._send(protocol.Reply(id=request))
 
@@ -210,7 +273,7 @@ class Engine:
             self._posted.get()()
 
     def step(self) -> bool:
-        """Advance all requests that may share a pass by one, and a dump by one piece.
+        """Advance all requests that may share a pass by one; a dump and the embeddings by one piece.
 
         Returns: False if nothing can go on before `wake` is called.
         """
@@ -221,16 +284,22 @@ class Engine:
             idle = outcome.idle
             if outcome.deltas:
                 self._send(protocol.Step(outcome.deltas))
-            for request, code, message in outcome.failed:
-                self._fail(request, code, message)
+            for failed in outcome.failed:
+                self._send(failed)
         if self._dumps:
             idle = False
             self._advance_dump()
+        if self._embeddings.has_work:
+            idle = False
+            for answer in self._embeddings.advance(shared=self._scheduler.has_work):
+                self._send(answer)
         self._sweep()
         return not idle
 
     def close(self) -> None:
         """Free what is not Python's, the model and its context aside."""
+        self._compiler.close()
+        self._embeddings.close()
         self._bank.close()
 
     def _advance_dump(self) -> None:

@@ -34,7 +34,8 @@ class Postprocessor:
         sequence.first_token = sequence.first_token or time.monotonic()
         generated, draft = sequence.generated, result.span.draft
         text, reason = self._take_tokens(sequence, drawn)
-        taken = drawn.tokens[: sequence.generated - generated]
+        taken = drawn.tokens[: min(sequence.generated - generated, len(drawn.tokens) - drawn.forced)]
+        sequence.forced = sequence.generated - generated - len(taken)
         sequence.drafted += len(draft)
         sequence.accepted += sum(token == guess for token, guess in zip(taken, draft, strict=False))
         tokens, logprobs = sequence.output.release()
@@ -50,10 +51,11 @@ class Postprocessor:
     def _take_tokens(self, sequence: Sequence, drawn: Drawn) -> tuple[str, str | None]:
         """Text that became certain, and why the generation has ended if it has."""
         text, reason = "", None
-        for token, score in zip_longest(drawn.tokens, drawn.scores):
+        for number, (token, score) in enumerate(zip_longest(drawn.tokens, drawn.scores), 1):
             sequence.tokens.append(token)
             text += self._push(sequence, token, score)
-            reason = self._end(sequence, token)
+            whole = drawn.finished and number == len(drawn.tokens)
+            reason = "stop" if whole else self._end(sequence, token)
             if reason is not None:
                 break
         if reason is not None and sequence.output.stop_string is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaleon_server.binding.batch import Batch
+from llamaleon_server.binding.batch import Batch, VectorBatch
 from llamaleon_server.binding.context import Context
 from llamaleon_server.engine.adapters.bank import AdapterBank
 from llamaleon_server.engine.scheduling.composition import Span
@@ -37,20 +37,35 @@ class Runner:
 
         Raises: DecodeError if llama.cpp fails; ValueError if adapters meet that cannot share a pass.
         """
+        shows = spans[0].image is not None
         self._batch.clear()
-        for span in spans:
+        for span in () if shows else spans:
             sequence = span.sequence
             assert sequence.slot is not None, "a scheduled sequence has a number"
             tokens = [*sequence.tokens[span.start : span.start + span.count - len(span.draft)], *span.draft]
-            self._batch.add(tokens, span.start, sequence.slot, span.outputs)
+            self._batch.add(tokens, sequence.position(span.start), sequence.slot, span.outputs)
         self.intercepted = self._bank.arrange(
             self._context, [(span.adapters, span.count, span.outputs) for span in spans]
         )
         began = time.perf_counter()
-        decoded = self._context.decode(self._batch)
+        decoded = self._show(spans[0]) if shows else self._context.decode(self._batch)
         results = self._split(spans) if decoded else None
         self.decode_s = time.perf_counter() - began
         return results
+
+    def _show(self, span: Span) -> bool:
+        """A pass over vectors of an image. False if there is no room for them."""
+        image, slot = span.image, span.sequence.slot
+        assert image is not None, "the caller has seen one"
+        assert slot is not None, "a scheduled sequence has a number"
+        picture, first = image.picture, span.start - image.start
+        batch = VectorBatch(picture.vectors[first : first + span.count], slot)
+        position = span.sequence.position(image.start)
+        if picture.places is None:
+            batch.place(position + first)
+        else:
+            batch.place(position + picture.places[:, first : first + span.count])
+        return self._context.decode(batch, causal=not picture.whole)
 
     def _split(self, spans: tuple[Span, ...]) -> list[SpanResult]:
         rows = sum(span.outputs for span in spans)

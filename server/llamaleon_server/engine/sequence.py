@@ -10,7 +10,9 @@ from enum import Enum, auto
 import numpy as np
 
 from llamaleon_server.engine.cache.tokens import Tokens
+from llamaleon_server.engine.images import Image
 from llamaleon_server.engine.protocol import AdapterUse, Finish, Generate, Timings, TokenLogprob
+from llamaleon_server.engine.sampling.grammar import Grammar
 from llamaleon_server.engine.sampling.sampler import Sampler
 from llamaleon_server.engine.sampling.text import TextCutter
 
@@ -32,10 +34,16 @@ def adapter_set(uses: tuple[AdapterUse, ...]) -> AdapterSet:
 
 
 class Sequence:
-    """`tokens` are the prompt and what was generated; the first `computed` of them are in the KV cache."""
+    """`tokens` are the prompt and what was generated; the first `computed` of them are in the KV cache.
 
-    def __init__(self, request: Generate, prompt: list[int], context_tokens: int) -> None:
+    Where `images` stand, `tokens` has placeholders below zero.
+    """
+
+    def __init__(
+        self, request: Generate, prompt: list[int], context_tokens: int, images: tuple[Image, ...] = ()
+    ) -> None:
         self.request = request
+        self.images = images
         self.adapters = adapter_set(request.adapters)
         self.state = State.WAITING
         self.tokens = list(prompt)
@@ -50,7 +58,9 @@ class Sequence:
         self.awaits: tuple[Sequence, int] | None = None
         self.overtaken = 0  # by later requests of other adapters
         self.cached_tokens: int | None = None  # of the first admission; None before it
+        self.grammar: Grammar | None = None  # the engine's to set, before the first step
         self.sampler: Sampler | None = None
+        self.forced = 0  # the last so many tokens were drawn without their logits, which nobody needs
         self.output = Output(request.stop)
         self.prompt_logprobs: list[TokenLogprob] = []
         self.prompt_logprobs_sent = request.prompt_logprobs is None
@@ -96,7 +106,7 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        return self.remaining == 1 and self.generated > 0
+        return self.generated > 0 and self.remaining <= 1 + self.forced
 
     @property
     def reusable_tokens(self) -> int:
@@ -104,6 +114,26 @@ class Sequence:
         if not self.request.cache_prompt or self.request.prompt_logprobs is not None:
             return 0
         return len(self.tokens) - 1
+
+    def image_at(self, index: int) -> Image | None:
+        """The image that token number `index` is a part of."""
+        return next((image for image in self.images if image.start <= index < image.end), None)
+
+    def stretch(self, index: int) -> int:
+        """How many of the tokens from `index` on, all of one kind, one pass may take."""
+        for image in self.images:
+            if index < image.start:
+                return image.start - index
+            if index < image.end:
+                return image.end - index
+        return len(self.tokens) - index
+
+    def position(self, index: int) -> int:
+        """Where token number `index` stands for the model: vectors of an image may share positions."""
+        if not self.images:
+            return index
+        before = [image.picture for image in self.images if image.end <= index]
+        return index - sum(len(picture.vectors) - picture.positions for picture in before)
 
     def begin(self) -> None:
         """It has a number, and `computed` tokens in the cache."""
@@ -136,13 +166,13 @@ class Sequence:
     def put_back(self) -> None:
         """Its cells are gone; what was generated stays."""
         self.slot, self.computed, self.state = None, 0, State.WAITING
-        self.awaits, self.overtaken = None, 0
+        self.awaits, self.overtaken, self.forced = None, 0, 0
         if not self.prompt_logprobs_sent:
             self.prompt_logprobs.clear()
 
     def end(self) -> None:
         """Nothing more is drawn. The sequence number is the scheduler's to give back."""
-        self.state, self.sampler = State.FINISHED, None
+        self.state, self.sampler, self.grammar = State.FINISHED, None, None
 
 
 class Output:

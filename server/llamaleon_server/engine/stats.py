@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llamaleon_server.engine.protocol import StepStatus
+from llamaleon_server.engine.status import StepStatus
 
 WINDOW = 512  # passes that means and percentiles are over: recent, and enough for a p99
 

@@ -10,7 +10,7 @@ from llamaleon_server.engine.adapters.bank import AdapterBank
 from llamaleon_server.engine.cache.kv import KvCache
 from llamaleon_server.engine.drawing import Drawing
 from llamaleon_server.engine.postprocess import Postprocessor
-from llamaleon_server.engine.protocol import Delta, FailedCode
+from llamaleon_server.engine.protocol import Delta, Failed, FailedCode
 from llamaleon_server.engine.runner import Runner, SpanResult
 from llamaleon_server.engine.scheduling.cost import StepCost
 from llamaleon_server.engine.scheduling.quarantine import Quarantine
@@ -21,13 +21,15 @@ from llamaleon_server.engine.stats import StepRecorder
 
 NOT_FINITE = "The model computed numbers that are not finite: its adapter, its weight or the file is bad."
 
+DEAD_END = "The answer cannot go on as `grammar` wants it: {}."
+
 
 @dataclass
 class Outcome:
     """What a step has to tell. `idle`: nothing could run, because an adapter is being read from disk."""
 
     deltas: list[Delta] = field(default_factory=list)
-    failed: list[tuple[int, FailedCode, str]] = field(default_factory=list)  # request, code, message
+    failed: list[Failed] = field(default_factory=list)
     idle: bool = False
 
 
@@ -131,6 +133,9 @@ class Stepper:
             sequence = result.span.sequence
             if drawn.failed:
                 continue
+            if drawn.dead_end is not None:
+                self._drop(sequence, "bad_request", DEAD_END.format(drawn.dead_end), outcome, param="grammar")
+                continue
             delta = self._postprocessor.advance(result, drawn)
             if result.span.draft:
                 self._cut_guesses(sequence)
@@ -158,12 +163,19 @@ class Stepper:
     def _cut_guesses(self, sequence: Sequence) -> None:
         """Forget what was computed for guesses that did not come true."""
         assert sequence.slot is not None, "it has just run"
-        sequence.computed = len(sequence.tokens) - 1
+        sequence.computed = len(sequence.tokens) - 1 - sequence.forced
         self._kv.cut(sequence.slot, sequence.computed)
 
-    def _drop(self, sequence: Sequence, code: FailedCode, message: str, outcome: Outcome) -> None:
+    def _drop(
+        self,
+        sequence: Sequence,
+        code: FailedCode,
+        message: str,
+        outcome: Outcome,
+        param: str | None = None,
+    ) -> None:
         self._scheduler.remove(sequence, keep_cells=False)
-        outcome.failed.append((sequence.id, code, message))
+        outcome.failed.append(Failed(id=sequence.id, code=code, message=message, param=param))
 
     def _record(
         self, spans: tuple[Span, ...], seconds: float, drawing_s: float, generated: int, accepted: int

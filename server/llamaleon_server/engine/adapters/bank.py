@@ -15,15 +15,16 @@ import msgspec
 
 from llamaleon_server.binding.adapters import Adapter
 from llamaleon_server.binding.context import Context
-from llamaleon_server.binding.errors import AdapterError
+from llamaleon_server.binding.errors import AdapterError, NoRoomError
 from llamaleon_server.binding.mixer import Place, Uses
 from llamaleon_server.binding.model import Model
 from llamaleon_server.engine.adapters.grouping import TakeTurns
 from llamaleon_server.engine.adapters.hot import HotAdapters
 from llamaleon_server.engine.adapters.roster import Roster
 from llamaleon_server.engine.adapters.warm import Known, Post, WarmAdapters
-from llamaleon_server.engine.protocol import BankStatus, EngineOptions, HotAdapter
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
+from llamaleon_server.engine.status import BankStatus, HotAdapter
 
 COPY_BUDGET_S = 0.008  # of a step in which others run
 TURN_STEPS = 64  # an adapter that runs may be asked to leave a bank too small for all after this many
@@ -39,7 +40,7 @@ class AdapterBank:
     def __init__(
         self, model: Model, context: Context, options: EngineOptions, post: Post, off: str | None
     ) -> None:
-        self._context = context
+        self.contexts = [context]  # whose passes see the adapters for longer than one piece of work
         self._off = off
         # Recurrent models cut a pass into pieces by sequence: its rows are then not in our order.
         self._splits = "it keeps a state, and its passes are split by sequence" if model.keeps_state else None
@@ -87,7 +88,7 @@ class AdapterBank:
     def _leaves(self, key: str, native: Adapter | None) -> None:
         if self._hot is not None:
             self._hot.leave(key)
-        if native is not None and self._context.uses(native.handle):
+        if native is not None and any(context.uses(native.handle) for context in self.contexts):
             self._let_go()
 
     # ------------------------------------------------------------ each step
@@ -232,7 +233,7 @@ class AdapterBank:
                 self._warm.warm_now(known)
                 known.last_used = time.monotonic()
                 if use.key not in self._hot.entries and not self._enter(self._hot, known):
-                    raise AdapterError("the bank has no room for it while others run")
+                    raise NoRoomError("the bank has no room for it while others run")
                 self._hot.copy(use.key, float("inf"))
 
     def arrange(self, context: Context, rows: ListOf[tuple[AdapterSet, int, int]]) -> bool:
@@ -276,7 +277,8 @@ class AdapterBank:
         return place
 
     def _let_go(self) -> None:
-        self._context.use_adapters(())
+        for context in self.contexts:
+            context.use_adapters(())
 
     # ------------------------------------------------------------ status
 

@@ -192,14 +192,15 @@ class KvCache:
         self._ledger.truncate(sequence, length)
         return True
 
-    def share(self, source: int, target: int, count: int) -> bool:
-        """Give the empty `target` the first `count` tokens of `source`.
+    def share(self, source: int, target: int, count: int, end: int | None = None) -> bool:
+        """Give the empty `target` the first `count` tokens of `source`, up to the position `end`.
 
         False if the model's memory no longer has them all (a sliding window) or cannot cut a state at that
         point (recurrent layers): then `target` stays empty.
         """
-        self._memory.copy(source, target, count)
-        if not self._has(target, count):
+        end = count if end is None else end
+        self._memory.copy(source, target, end)
+        if not self._has(target, end):
             self._memory.remove(target)
             return False
         self._ledger.share(source, target, count)
@@ -213,23 +214,24 @@ class KvCache:
         """What `restore` needs to fill another sequence with the same cells. It costs a copy."""
         return self._memory.save(sequence)
 
-    def restore(self, sequence: int, state: State, tokens: int, count: int) -> bool:
-        """Fill the empty `sequence` with the first `count` of the `tokens` that were saved.
+    def restore(self, sequence: int, state: State, tokens: int, count: int, end: int | None = None) -> bool:
+        """Fill the empty `sequence` with the first `count` of the `tokens` saved, up to the position `end`.
 
         False, and it stays empty, if the cells do not suffice or the memory cannot cut there (see `share`).
         """
         if tokens > self.free:
             return False
+        end = count if end is None else end
         there = self._memory.restore(sequence, state)
         if there and count < tokens:
-            self._memory.remove(sequence, count)
-        if not there or not self._has(sequence, count):
+            self._memory.remove(sequence, end)
+        if not there or not self._has(sequence, end):
             self._memory.remove(sequence)
             return False
         self._ledger.extend(sequence, count)
         return True
 
-    def _has(self, sequence: int, count: int) -> bool:
-        """Whether the memory holds just these tokens, or all of them that its window needs."""
+    def _has(self, sequence: int, end: int) -> bool:
+        """Whether the memory holds all that is before this position, or all of it that its window needs."""
         first, last = self._memory.positions(sequence)
-        return last == count - 1 and first <= max(0, count - self.window)
+        return last == end - 1 and first <= max(0, end - self.window)

@@ -62,7 +62,8 @@ class PrefixStore:
             return
         if size * self._out_s > self._pause_s:
             keep = int(self._pause_s / (size * self._out_s) * len(tokens))
-            if not self._can_cut or keep < LEAST_TOKENS or not self._kv.cut(slot, keep):
+            # Vectors of an image, below zero, may share positions: where to cut is not known here.
+            if not self._can_cut or keep < LEAST_TOKENS or tokens.min() < 0 or not self._kv.cut(slot, keep):
                 return
             tokens = tokens[:keep]
             if self._knows(adapters, tokens):
@@ -120,10 +121,13 @@ class PrefixStore:
         """Seconds that copying it back should take."""
         return len(entry.state) * self._back_s
 
-    def restore(self, entry: Stored, slot: int, count: int) -> bool:
-        """Fill the empty `slot` with its first `count` tokens. False, and it stays empty, if it cannot be."""
+    def restore(self, entry: Stored, slot: int, count: int, end: int | None = None) -> bool:
+        """Fill the empty `slot` with its first `count` tokens, which end before position `end`.
+
+        False, and it stays empty, if it cannot be.
+        """
         began = time.perf_counter()
-        if not self._kv.restore(slot, entry.state, len(entry.tokens), count):
+        if not self._kv.restore(slot, entry.state, len(entry.tokens), count, end):
             return False
         seconds = time.perf_counter() - began
         self._back_s += ADAPTS * (seconds / len(entry.state) - self._back_s)

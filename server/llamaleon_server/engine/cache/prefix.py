@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llamaleon_server.engine.cache.kv import KvCache
 from llamaleon_server.engine.cache.offload import LEAST_TOKENS, PrefixStore, Stored
 from llamaleon_server.engine.cache.tokens import Tokens, common_length, longest
-from llamaleon_server.engine.protocol import PrefixStatus
 from llamaleon_server.engine.scheduling.cost import StepCost
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
+from llamaleon_server.engine.status import PrefixStatus
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,19 @@ class PrefixCache:
         slot, length = longest(wanted, donors, whole=self._whole_only)
         stored = self.store.find(sequence.adapters, wanted)
         if stored is not None and self._pays(stored[0], stored[1], stored[1] - length):
-            return Match(stored[1], stored=stored[0])
-        return Match(length, slot) if slot is not None else NO_MATCH
+            match = Match(stored[1], stored=stored[0])
+        else:
+            match = Match(length, slot) if slot is not None else NO_MATCH
+        return self._outside_images(sequence, match)
+
+    def _outside_images(self, sequence: Sequence, match: Match) -> Match:
+        """What ends within an image is good up to the image; a state cannot be cut at all."""
+        image = sequence.image_at(match.tokens)
+        if image is None or image.start == match.tokens:
+            return match
+        if self._whole_only or image.start == 0:
+            return NO_MATCH
+        return replace(match, tokens=image.start)
 
     def _pays(self, stored: Stored, length: int, saved: int) -> bool:
         """Whether bringing it back takes less than computing the `saved` tokens."""
@@ -122,15 +133,18 @@ class PrefixCache:
             return True
         return self.store.restore_s(stored) < whole - fixed
 
-    def take(self, match: Match, slot: int) -> int:
-        """Give the empty `slot` what was found. Returns: how many tokens it then has."""
+    def take(self, match: Match, slot: int, end: int | None = None) -> int:
+        """Give the empty `slot` what was found, which ends before position `end`.
+
+        Returns: how many tokens it then has.
+        """
         there = False
         if match.slot is not None:
-            there = self._kv.share(match.slot, slot, match.tokens)
+            there = self._kv.share(match.slot, slot, match.tokens, end)
             if match.slot in self._entries:
                 self._entries.move_to_end(match.slot)
         elif match.stored is not None:
-            there = self.store.restore(match.stored, slot, match.tokens)
+            there = self.store.restore(match.stored, slot, match.tokens, end)
         return match.tokens if there else 0
 
     def count(self, sequence: Sequence, cached: int) -> None:

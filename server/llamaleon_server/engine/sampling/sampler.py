@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaleon_server.engine.sampling.grammar import Grammar
 from llamaleon_server.engine.sampling.rows import NotFinite, Row, draw_index, largest, nucleus
 
 REPEAT_WINDOW_TOKENS = 64  # llama.cpp's default of `repeat_last_n`
@@ -40,7 +41,7 @@ class SamplerSettings:
 
 
 class RowEdit(Protocol):
-    """Something that changes a request's logits before each draw. A grammar's mask would be one more."""
+    """Something that changes a request's logits before each draw."""
 
     def apply(self, row: Row) -> None:
         """Change the row, (n_vocab,), in place; -inf forbids a token."""
@@ -50,28 +51,43 @@ class RowEdit(Protocol):
 
 
 class Sampler:
-    """One request's draws: bias, penalties, top-k, top-p, min-p, temperature, one random number.
+    """One request's draws: bias, penalties, grammar, top-k, top-p, min-p, temperature, one random number.
 
     Every token takes exactly one random number, so that what was drawn depends on the seed and the rows
     alone, not on how many rows one pass gave. One thread at a time.
     """
 
-    def __init__(self, settings: SamplerSettings, prompt: Sequence[int], vocabulary_size: int) -> None:
+    def __init__(
+        self,
+        settings: SamplerSettings,
+        prompt: Sequence[int],
+        vocabulary_size: int,
+        grammar: Grammar | None = None,
+    ) -> None:
         self._settings = settings
         self._random = random.Random(settings.seed)
         self._edits = _edits(settings, prompt, vocabulary_size)
+        self._grammar = grammar
 
     @property
     def is_cheap(self) -> bool:
         """One walk over the row, some microseconds: not worth another thread."""
-        return not self._edits and self._is_greedy
+        return not self._edits and self._is_greedy and self._grammar is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the grammar, if there is one, allows nothing more."""
+        return self._grammar is not None and self._grammar.finished
 
     @property
     def _is_greedy(self) -> bool:
         return self._settings.temperature < LEAST_TEMPERATURE
 
     def draw(self, row: Row) -> int:
-        """The next token, which is remembered. `row` (n_vocab,) stays as it is. Raises: NotFinite."""
+        """The next token, which is remembered. `row` (n_vocab,) stays as it is.
+
+        Raises: NotFinite; DeadEnd.
+        """
         if self._edits:
             row = row.copy()
             for edit in self._edits:
@@ -79,10 +95,40 @@ class Sampler:
         best = int(row.argmax())  # of a row with NaN, the first NaN
         if not math.isfinite(row[best]):
             raise NotFinite
-        token = best if self._is_greedy else self._pick(row, float(row[best]))
+        token = self._choose(row, best) if self._grammar is None else self._allowed(self._grammar, row, best)
+        self._accept(token)
+        return token
+
+    def take_forced(self, most: int) -> list[int]:
+        """Tokens that the grammar leaves no choice about, at most so many: drawn without their logits."""
+        if self._grammar is None:
+            return []
+        taken = []
+        for token in self._grammar.forced(most):
+            if self._settings.bias.get(token) == -math.inf:
+                break  # the next draw says so
+            if not self._is_greedy:
+                self._random.random()
+            self._accept(token)
+            taken.append(token)
+        return taken
+
+    def _accept(self, token: int) -> None:
         for edit in self._edits:
             edit.accept(token)
-        return token
+        if self._grammar is not None:
+            self._grammar.accept(token)
+
+    def _allowed(self, grammar: Grammar, row: Row, best: int) -> int:
+        """Of the tokens that may come next: no bias brings another back."""
+        if self._is_greedy and grammar.allows(best):
+            return best
+        tokens, row = grammar.narrow(row)
+        index = self._choose(row, int(row.argmax()))
+        return index if tokens is None else int(tokens[index])
+
+    def _choose(self, row: Row, best: int) -> int:
+        return best if self._is_greedy else self._pick(row, float(row[best]))
 
     def _pick(self, row: Row, peak: float) -> int:
         """Draw from what the truncations leave."""

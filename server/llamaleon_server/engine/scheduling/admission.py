@@ -147,7 +147,8 @@ class Admission:
 
     def _start(self, sequence: Sequence, match: Match) -> None:
         sequence.slot = self._kv.open()
-        sequence.computed = self._prefixes.take(match, sequence.slot)
+        end = sequence.position(match.tokens)
+        sequence.computed = self._prefixes.take(match, sequence.slot, end)
         while self._kv.free < foreseen(sequence) - sequence.computed and self._prefixes.evict():
             pass
         if sequence.cached_tokens is None:

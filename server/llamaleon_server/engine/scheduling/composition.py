@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from llamaleon_server.engine.images import Image
 from llamaleon_server.engine.scheduling.cost import StepCost
 from llamaleon_server.engine.sequence import AdapterSet, Sequence
 
@@ -22,7 +23,8 @@ UNKNOWN_CHUNK = 64  # the same before anything is known of what a pass costs
 class Span:
     """Positions [start, start + count) of a sequence in one pass; the last `outputs` of them get logits.
 
-    The last `len(draft)` of them are guesses, which are not in `sequence.tokens` (yet).
+    The last `len(draft)` of them are guesses, which are not in `sequence.tokens` (yet). A span lies wholly in
+    an image or outside of any; one of an image has its pass for itself.
     """
 
     sequence: Sequence
@@ -30,6 +32,7 @@ class Span:
     count: int
     outputs: int
     draft: tuple[int, ...] = ()
+    image: Image | None = None
 
     @property
     def adapters(self) -> AdapterSet:
@@ -70,48 +73,72 @@ class Composer:
         self._limits = limits
         self._cost = cost
         self._speculator = speculator
+        self._showed = False  # the last pass was an image's
 
     def compose(self, decoding: list[Sequence], prompts: list[Sequence], free_cells: int) -> tuple[Span, ...]:
         """Spans of one pass: `prompts` share what room is left, in the order given."""
+        seen = [(sequence, sequence.image_at(sequence.computed)) for sequence in prompts]
+        prompts = [sequence for sequence, image in seen if image is None]
+        images = [(sequence, image) for sequence, image in seen if image is not None]
+        # Images take every other pass where others wait.
+        self._showed = bool(images) and not (self._showed and (decoding or prompts))
+        if self._showed:
+            return (self._image(*images[0], decodes=bool(decoding)),)
         step = _Step(self._limits)
         decoding = decoding[: min(step.tokens_left, step.outputs_left)]
         drafts = self._drafts(decoding, free_cells, beside_prompts=bool(prompts))
+        left = len(decoding) + sum(len(draft) for draft in drafts.values())
         for sequence in decoding:
             draft = drafts.get(sequence.id, ())
-            step.add(Span(sequence, sequence.computed, 1 + len(draft), 1 + len(draft), draft))
+            left -= 1 + len(draft)
+            if sequence.forced:
+                count = min(sequence.remaining, step.tokens_left - left)
+                step.add(Span(sequence, sequence.computed, count, int(count == sequence.remaining)))
+            else:
+                step.add(Span(sequence, sequence.computed, 1 + len(draft), 1 + len(draft), draft))
         for sequence in prompts:
             if step.tokens_left < 1 or step.outputs_left < 1:
                 break
-            count = self._chunk(step, sequence, bool(decoding))
+            count = self._chunk(step, sequence, sequence.stretch(sequence.computed), bool(decoding))
             if count > 0:
                 outputs = count if _scores(sequence) else int(count == sequence.remaining)
                 step.add(Span(sequence, sequence.computed, count, outputs))
                 step.prompt_tokens += count
         return tuple(step.spans)
 
+    def _image(self, sequence: Sequence, image: Image, *, decodes: bool) -> Span:
+        """As much of an image as a pass may take: all of it, where its vectors must see each other."""
+        left = image.end - sequence.computed
+        count = left if image.picture.whole else self._chunk(_Step(self._limits), sequence, left, decodes)
+        return Span(sequence, sequence.computed, count, 0, image=image)
+
     def _drafts(
         self, decoding: list[Sequence], free_cells: int, *, beside_prompts: bool
     ) -> Mapping[int, tuple[int, ...]]:
         """Guesses for the decoding sequences, none beyond what a request may still generate."""
-        room = min(self._limits.batch_tokens, free_cells) - len(decoding)
+        room = min(self._limits.batch_tokens, free_cells) - sum(one.remaining for one in decoding)
         outputs = self._limits.output_rows - len(decoding)
         if beside_prompts:
             room, outputs = room - LEAST_CHUNK, outputs - 1
-        able = [sequence for sequence in decoding if not _scores(sequence) and _guessable(sequence)]
+        able = [
+            sequence
+            for sequence in decoding
+            if not (_scores(sequence) or sequence.forced or sequence.images) and _guessable(sequence)
+        ]
         if self._speculator is None or not able or room < 1 or outputs < 1:
             return {}
         proposed = self._speculator.propose(able, room, outputs)
         return {sequence.id: proposed.get(sequence.id, ())[: _guessable(sequence)] for sequence in able}
 
-    def _chunk(self, step: _Step, sequence: Sequence, decodes: bool) -> int:
-        """How many tokens of a prompt the step still has room and time for."""
+    def _chunk(self, step: _Step, sequence: Sequence, wanted: int, decodes: bool) -> int:
+        """How many of the `wanted` next tokens of a prompt the step still has room and time for."""
         scoring, least = _scores(sequence), 0
         most = min(step.tokens_left, step.outputs_left) if scoring else step.tokens_left
         if decodes:
             least = min(max(0, LEAST_CHUNK - step.prompt_tokens), most)
             most = max(least, min(most, self._affordable(step, most, scoring)))
-        if sequence.remaining <= most:
-            return sequence.remaining
+        if wanted <= most:
+            return wanted
         if step.tokens + most < TILE_TOKENS:
             return most
         return max(least, most - (step.tokens + most) % TILE_TOKENS)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from llamaleon_server.engine.cache.kv import KvCache
 from llamaleon_server.engine.cache.prefix import PrefixCache
+from llamaleon_server.engine.images import Image
 from llamaleon_server.engine.protocol import FailedCode, Generate
 from llamaleon_server.engine.scheduling.admission import Admission, Queue
 from llamaleon_server.engine.scheduling.composition import Composer, Limits, Span, Speculator
@@ -85,9 +86,10 @@ class Scheduler:
 
     # ------------------------------------------------------------ in
 
-    def add(self, request: Generate, prompt: list[int]) -> Sequence:
+    def add(self, request: Generate, prompt: list[int], images: tuple[Image, ...] = ()) -> Sequence:
         """Queue a request. Raises: Rejected if it is too long or the queue is full."""
         longest, asked = self._limits.context_tokens, request.max_tokens
+        longest = min(longest, request.context_tokens or longest)
         if not prompt:
             raise Rejected("bad_request", "The prompt is empty: there is no token to continue.", "prompt")
         generates = asked is None or asked > 0
@@ -103,7 +105,7 @@ class Scheduler:
             raise Rejected(
                 "queue_full", f"{len(self._waiting)} requests are waiting already. Try again later."
             )
-        sequence = Sequence(request, prompt, longest)
+        sequence = Sequence(request, prompt, longest, images)
         self._by_id[sequence.id] = sequence
         self.fair.enter(sequence)
         self._waiting.add(sequence)

@@ -92,7 +92,7 @@ class Guessing:
     def _learn(self, tokens: list[int]) -> None:
         """Compare the last guesses with what came, up to the first that was wrong."""
         if self.sent and len(tokens) > self._begin:
-            right = min(len(tokens) - self._begin - 1, self.sent)
+            right = _agreeing(self.guesses[: self.sent], tokens[self._begin :])
             hoped = sum(self._chances()[: self.sent])
             self.trust += TRUST_ADAPTS * (min(right / hoped, 1.0) - self.trust)
         self.trust += TRUST_RETURNS * (1.0 - self.trust)
@@ -120,6 +120,14 @@ class Guessing:
                 break
             result.append(chance)
         return result
+
+
+def _agreeing(guesses: list[int], tokens: list[int]) -> int:
+    """How many, from the first, are the same."""
+    for number, (guess, token) in enumerate(zip(guesses, tokens, strict=False)):
+        if guess != token:
+            return number
+    return min(len(guesses), len(tokens))
 
 
 def _continued(tokens: list[int], place: int) -> list[int]:
@@ -150,6 +158,8 @@ class Speculator:
         candidates: list[Candidate] = []
         for number, (sequence, known) in enumerate(zip(decoding, guessing, strict=True)):
             unread -= known.update(sequence.tokens, unread)
+            if sequence.grammar is not None:
+                del known.guesses[sequence.grammar.fitting(known.guesses) :]
             candidates += [(chance, number) for chance in known.chances()]
         candidates.sort(key=lambda candidate: -candidate[0])
         for _, number in self._chosen(candidates[: min(tokens, outputs)], len(decoding)):

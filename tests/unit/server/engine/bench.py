@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as ListOf
 from typing import Any
 
@@ -114,7 +115,10 @@ class Bench:
         policy: Policy | None = None,
         cost: StepCost | None = None,
         speculator: Speculator | None = None,
+        forced: Callable[[], int] | None = None,
     ) -> None:
+        """`forced` says how many tokens a grammar leaves no choice about after a draw."""
+        self.forced = forced or (lambda: 0)
         self.memory = Memory()
         self.memory.cuts = not whole_only
         self.memory.window = window
@@ -177,8 +181,10 @@ class Bench:
             if guess != token:
                 break
         assert sequence.generated <= max(1, sequence.max_new)
+        sequence.forced = max(0, min(self.forced(), sequence.max_new - sequence.generated))
+        sequence.tokens += range(len(sequence.tokens), len(sequence.tokens) + sequence.forced)
         if span.draft and sequence.slot is not None:
-            sequence.computed = len(sequence.tokens) - 1
+            sequence.computed = len(sequence.tokens) - 1 - sequence.forced
             assert self.kv.cut(sequence.slot, sequence.computed)
         if sequence.generated >= sequence.max_new:
             self.scheduler.remove(sequence)
@@ -207,3 +213,35 @@ class Bench:
 
 def adapters(name: str) -> AdapterSet:
     return adapter_set((AdapterUse(name),))
+
+
+def counts(spans: tuple[Span, ...]) -> list[tuple[int, int, int]]:
+    return [(span.sequence.id, span.count, span.outputs) for span in spans]
+
+
+def big(cost: FixedCost | None = None, **options: object) -> Bench:
+    defaults: dict[str, object] = {
+        "cells": 20_000,
+        "context": 4000,
+        "batch": 512,
+        "parallel": 32,
+        "spare": 32,
+    }
+    return Bench(policy=Everybody(), cost=cost, **(defaults | options))  # type: ignore[arg-type]  # options of many types
+
+
+class Guesses:
+    """Guesses right: the bench draws a sequence's length."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.asked: list[tuple[int, int, int]] = []
+
+    def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> Mapping[int, tuple[int, ...]]:
+        self.asked.append((len(decoding), tokens, outputs))
+        found = {}
+        for sequence in decoding:
+            count = min(self.most, tokens, outputs)
+            found[sequence.id] = tuple(len(sequence.tokens) + n for n in range(count))
+            tokens, outputs = tokens - count, outputs - count
+        return found

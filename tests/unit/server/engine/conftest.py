@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.data import shared
+from tests.data import NANO, shared
 from tests.engine_process import EngineProcess
 from tests.lora import random_lora
 
@@ -37,4 +37,10 @@ def engine(stories: Path, adapter_files: dict[str, Path]) -> Iterator[EngineProc
     with EngineProcess(stories, threads=1, parallel_sequences=4, **exact) as process:
         for key, path in adapter_files.items():
             process.load(key, path)
+        yield process
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[EngineProcess]:
+    with EngineProcess(NANO, threads=1, parallel_sequences=8, context_tokens=1024) as process:
         yield process

@@ -15,14 +15,8 @@ from tests.engine_process import EngineDied, EngineProcess
 from tests.lora import random_lora
 from tests.unit.server.engine.reference import Reference, Uses
 
-from llamaleon_server.engine.protocol import (
-    AdapterUse,
-    Cancel,
-    EngineStatus,
-    LoadAdapter,
-    Reply,
-    UnloadAdapter,
-)
+from llamaleon_server.engine.protocol import AdapterUse, Cancel, LoadAdapter, Reply, UnloadAdapter
+from llamaleon_server.engine.status import EngineStatus
 
 LONGEST_PROMPT = 120
 MOST_TOKENS = 24

@@ -18,6 +18,7 @@ from llamaleon_server.binding.loading import LoadOptions, open_model
 from llamaleon_server.engine import engine as engine_module
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.engine import Engine
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.engine.protocol import Generate, Sampling
 from llamaleon_server.engine.scheduling.speculate import Speculator
 
@@ -64,7 +65,7 @@ class Stepped:
                 mixing=False,
             )
         )
-        options = protocol.EngineOptions(model_path=str(path), speculation=guesses, mixing=False)
+        options = EngineOptions(model_path=str(path), speculation=guesses, mixing=False)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine_module, "Speculator", Eager)
             self.engine = Engine(self._loaded, options, self._take)

@@ -14,7 +14,7 @@ from tests.lora import EMBEDDING, EXPERTS, FUSED, HEAD, LINEARS, random_lora
 from tests.tiny import kinds
 from tests.unit.server.engine.reference import Mix, ask_all, open_reference
 
-from llamaleon_server.engine.protocol import EngineStatus
+from llamaleon_server.engine.status import EngineStatus
 
 pytestmark = pytest.mark.timeout(120)  # an engine that goes round in circles
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": False, "kv_type": "f32", "context_tokens": 256}

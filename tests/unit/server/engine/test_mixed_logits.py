@@ -26,6 +26,7 @@ from llamaleon_server.binding import library
 from llamaleon_server.binding.loading import LoadOptions, open_model
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.engine import Engine
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.engine.protocol import AdapterUse, Generate, LoadAdapter
 from llamaleon_server.engine.runner import Runner, SpanResult
 from llamaleon_server.engine.scheduling.scheduler import Span
@@ -97,9 +98,7 @@ def stepped_by_hand(model: Path, files: Mapping[str, Path], *, mixing: bool) -> 
             mixing=mixing,
         )
     )
-    options = protocol.EngineOptions(
-        model_path=str(model), mixing=mixing, step_target_s=60.0, speculation=False
-    )
+    options = EngineOptions(model_path=str(model), mixing=mixing, step_target_s=60.0, speculation=False)
     sent: list[protocol.FromEngine] = []
     engine = Engine(loaded, options, sent.append, lambda: woken.put(None))
     for number, (key, path) in enumerate(files.items()):

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 
 import pytest
-from tests.unit.server.engine.bench import Bench, Everybody, FixedCost
+from tests.unit.server.engine.bench import Bench, Everybody, FixedCost, Guesses, big, counts
 
-from llamaleon_server.engine.scheduling.scheduler import Rejected, Span
-from llamaleon_server.engine.sequence import Sequence, State
+from llamaleon_server.engine.scheduling.scheduler import Rejected
+from llamaleon_server.engine.sequence import State
 
 CELLS, CONTEXT = 64, 40
-
-
-def counts(spans: tuple[Span, ...]) -> list[tuple[int, int, int]]:
-    return [(span.sequence.id, span.count, span.outputs) for span in spans]
 
 
 # ---------------------------------------------------------------- what a pass computes
@@ -29,17 +24,6 @@ def test_decoding_comes_before_prompts_and_prompts_come_in_chunks() -> None:
     assert counts(bench.step()) == [(1, 1, 1), (2, 7, 0)]
     bench.step()
     assert counts(bench.step()) == [(1, 1, 1), (2, 6, 1)]
-
-
-def big(cost: FixedCost | None = None, **options: object) -> Bench:
-    defaults: dict[str, object] = {
-        "cells": 20_000,
-        "context": 4000,
-        "batch": 512,
-        "parallel": 32,
-        "spare": 32,
-    }
-    return Bench(policy=Everybody(), cost=cost, **(defaults | options))  # type: ignore[arg-type]  # options of many types
 
 
 def chunks_beside_streams(bench: Bench, streams: int = 4) -> list[int]:
@@ -98,69 +82,6 @@ def test_scored_prompts_count_their_rows_of_logits() -> None:
     bench.add(3, [*range(500, 600)], max_tokens=1)
     (_, scored, *_) = bench.step()
     assert (scored.sequence.id, scored.count, scored.outputs) == (2, 47, 47)
-
-
-# ---------------------------------------------------------------- guesses
-
-
-class Guesses:
-    """Guesses right: the bench draws a sequence's length."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.asked: list[tuple[int, int, int]] = []
-
-    def propose(self, decoding: list[Sequence], tokens: int, outputs: int) -> Mapping[int, tuple[int, ...]]:
-        self.asked.append((len(decoding), tokens, outputs))
-        found = {}
-        for sequence in decoding:
-            count = min(self.most, tokens, outputs)
-            found[sequence.id] = tuple(len(sequence.tokens) + n for n in range(count))
-            tokens, outputs = tokens - count, outputs - count
-        return found
-
-
-def test_guesses_go_along_and_save_passes() -> None:
-    bench = big(speculator=Guesses(3))
-    bench.add(1, [1, 2], max_tokens=10)
-    steps = bench.run()
-    assert [counts(spans) for spans in steps] == [
-        [(1, 2, 1)],
-        [(1, 4, 4)],
-        [(1, 4, 4)],
-        [(1, 1, 1)],
-    ], "the last token need not be guessed"
-    assert steps[1][0].draft == (3, 4, 5)
-
-
-def test_guesses_leave_room_for_everybody() -> None:
-    guesses = Guesses(5)
-    bench = Bench(speculator=guesses)  # 8 tokens a pass
-    for number in range(3):
-        bench.add(number, [number], max_tokens=12)
-    bench.step()
-    spans = bench.step()
-    assert guesses.asked == [(3, 5, 5)]
-    assert [span.count for span in spans] == [6, 1, 1]
-
-
-def test_guesses_do_not_starve_prompts() -> None:
-    guesses = Guesses(100)
-    bench = big(batch=32, speculator=guesses, cost=FixedCost(1.0, 1.0))
-    bench.add(1, [1], max_tokens=3000)
-    bench.step()
-    bench.add(2, list(range(100)), max_tokens=1)
-    spans = bench.step()
-    assert guesses.asked == [(1, 32 - 1 - 16, 32 - 1 - 1)]
-    assert [span.count for span in spans] == [16, 16]
-
-
-def test_guesses_are_bounded_by_free_cells() -> None:
-    guesses = Guesses(30)
-    bench = Bench(cells=12, context=12, batch=12, parallel=1, speculator=guesses)
-    bench.add(1, [1] * 5)
-    bench.run()
-    assert guesses.asked[0] == (1, 6, 11)
 
 
 # ---------------------------------------------------------------- in
@@ -342,7 +263,7 @@ def test_all_can_start_over_at_any_time() -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_work_always_ends_and_gives_all_cells_back(seed: int) -> None:
-    dice = random.Random(seed)
+    dice, grammar = random.Random(seed), random.Random(seed + 1)
     whole_only = dice.random() < 0.3
     window = 0 if whole_only else dice.choice([0, 0, 5])
     bench = Bench(
@@ -352,6 +273,7 @@ def test_random_work_always_ends_and_gives_all_cells_back(seed: int) -> None:
         ram_bytes=dice.choice([0, 300, 10_000]),
         policy=Everybody() if dice.random() < 0.5 else None,
         speculator=Guesses(dice.randrange(4)) if not whole_only and not window else None,
+        forced=lambda: grammar.choice([0, 0, 1, 5, 12]) if seed % 2 else 0,
     )
     for number in range(40):
         prompt = [dice.randrange(2) for _ in range(dice.randint(1, 39))]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llamaleon_server.engine.protocol import StepStatus
 from llamaleon_server.engine.stats import WINDOW, StepRecorder
+from llamaleon_server.engine.status import StepStatus
 
 
 def a_pass(**given: Any) -> dict[str, Any]:
