@@ -76,7 +76,7 @@ async def running_api(
     models = tuple(str(base) for base in bases)
     app = create_app(Settings(home=home, models=models, **settings), open_channel=engines.open)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         try:
             yield Api(app, http, engines)
         finally:

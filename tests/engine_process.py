@@ -17,6 +17,8 @@ import msgspec
 
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.channel import LENGTH
+from llamaleon_server.engine.options import EngineOptions
+from llamaleon_server.engine.status import EngineStatus
 
 
 @dataclass
@@ -50,7 +52,7 @@ class EngineProcess:
     """Start, speak, stop. Everything blocks; a hanging engine fails the test by its timeout."""
 
     def __init__(self, model: Path, **options: Any) -> None:
-        spec = msgspec.json.encode(protocol.EngineOptions(model_path=str(model), **options)).decode()
+        spec = msgspec.json.encode(EngineOptions(model_path=str(model), **options)).decode()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "llamaleon_server.engine", spec],
             stdin=subprocess.PIPE,
@@ -171,7 +173,7 @@ class EngineProcess:
         return adapter
 
     @property
-    def status(self) -> protocol.EngineStatus:
+    def status(self) -> EngineStatus:
         status = self.ask(protocol.Status).status
         assert status is not None
         return status

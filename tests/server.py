@@ -26,26 +26,22 @@ def free_port() -> int:
 class RunningServer:
     """Starts on entry, stops on exit; `kill()` is `kill -9`; `start()` again takes the same home and port."""
 
-    def __init__(self, home: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, home: Path, arguments: Sequence[str] = (), *, discover: bool = False) -> None:
+        """`discover`: also serve what this machine's other programs have; most tests want to be alone."""
         self.home = home
-        self.arguments = tuple(arguments)
+        self.arguments = (*arguments, "--discover" if discover else "--no-discover")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}-server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
+    def command(self) -> list[str]:
+        where = ["--home", str(self.home), "--port", str(self.port)]
+        return [sys.executable, "-m", "llamaleon_server", *where, *self.arguments]
+
     def start(self, timeout_s: float = 30.0) -> RunningServer:
-        command = [
-            sys.executable,
-            "-m",
-            "llamaleon_server",
-            "--home",
-            str(self.home),
-            "--port",
-            str(self.port),
-        ]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *self.arguments], stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

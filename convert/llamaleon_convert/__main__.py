@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         manifest = convert(options.peft_dir, options.base, out, scale=options.scale)
     except ConvertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if options.json:
+            print(msgspec.json.encode({"error": {"message": str(error)}}).decode(), file=sys.stderr)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return 1
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(manifest)).decode())

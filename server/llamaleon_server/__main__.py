@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -20,12 +19,23 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from llamaleon_server.app import create_app
-from llamaleon_server.errors import LlamaleonError
-from llamaleon_server.settings import EngineSettings, Settings, bytes_of, default_home
+from llamaleon_server.errors import BadRequest, LlamaleonError
+from llamaleon_server.residents.slot import OpenChannel
+from llamaleon_server.settings import (
+    KV_TYPES,
+    ROPE_SCALINGS,
+    SPLIT_MODES,
+    EngineSettings,
+    Settings,
+    bytes_of,
+    default_home,
+)
+from llamaleon_server.web.connection import patient
 
 GRACE_S = 2.0  # for running requests to finish, once asked to stop; a second Ctrl-C does not wait
 LAST_RESORT_S = 30  # then uvicorn drops what still runs
 BACKLOG = 2048
+KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that they close it and never we
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,12 +45,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, default=11711, help="0: any free port")
     made.add_argument("--home", type=Path, help="state directory; default $LLAMALEON_HOME or ~/.llamaleon")
     made.add_argument("--model", action="append", default=[], metavar="PATH_OR_NAME", help="repeatable")
+    made.add_argument("--projector", type=Path, metavar="PATH", help="the mmproj file of the one --model")
+    made.add_argument(
+        "--discover",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="serve what Ollama, LM Studio and the Hugging Face hub have on this disk",
+    )
     made.add_argument("--watch", action="append", default=[], type=Path, metavar="DIR", help="repeatable")
     made.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     made.add_argument(
         "--idle-unload", "--idle-unload-s", type=float, metavar="SECONDS", help="default 600; 0: never"
     )
+    made.add_argument(
+        "--memory-budget",
+        type=_size,
+        metavar="SIZE",
+        help="of all models together; default: 4/5 of what is free",
+    )
+    made.add_argument("--max-models", type=int, help="most models in memory at once")
     engine = made.add_argument_group("engine")
+    engine.add_argument("--engine", dest="engine_name", metavar="NAME", help="of another package")
     engine.add_argument("--gpu-layers", type=int, help="default: as many as fit")
     engine.add_argument("--context", dest="context_tokens", type=int, metavar="TOKENS", help="per request")
     engine.add_argument("--parallel", dest="parallel_sequences", type=int, help="requests generated at once")
@@ -62,9 +87,58 @@ def parser() -> argparse.ArgumentParser:
     engine.add_argument("--prefix-ram", dest="prefix_ram_bytes", type=_size, metavar="SIZE", help="1GiB, ...")
     engine.add_argument("--threads", type=int)
     engine.add_argument("--flash-attention", action=argparse.BooleanOptionalAction, default=None)
-    engine.add_argument("--kv-type", help="f32, f16, bf16, q8_0, q4_0, ...")
+    engine.add_argument("--kv-type", choices=KV_TYPES, help="of the KV cache; default f16")
+    engine.add_argument("--kv-type-k", choices=KV_TYPES, help="of the keys alone")
+    engine.add_argument("--kv-type-v", choices=KV_TYPES, help="of the values alone")
+    engine.add_argument("--mmap", dest="use_mmap", action=argparse.BooleanOptionalAction, default=None)
     engine.add_argument("--queue-limit", type=int, help="requests waiting for one model before 429")
+    _add_rope(made.add_argument_group("RoPE; default: as the GGUF says"))
+    _add_split(made.add_argument_group("several GPUs"))
+    _add_access(made.add_argument_group("access"))
     return made
+
+
+def _add_rope(rope: argparse._ArgumentGroup) -> None:
+    rope.add_argument("--rope-scaling", choices=ROPE_SCALINGS)
+    rope.add_argument("--rope-freq-base", type=float)
+    rope.add_argument("--rope-freq-scale", type=float, help="0.25: four times the context")
+    rope.add_argument("--yarn-ext-factor", type=float, help="0 to 1, how much is extrapolated")
+    rope.add_argument("--yarn-attn-factor", type=float)
+    rope.add_argument("--yarn-beta-fast", type=float)
+    rope.add_argument("--yarn-beta-slow", type=float)
+    rope.add_argument("--yarn-orig-ctx", type=int, metavar="TOKENS")
+
+
+def _add_split(split: argparse._ArgumentGroup) -> None:
+    split.add_argument("--split-mode", choices=SPLIT_MODES, help="default layer")
+    split.add_argument("--tensor-split", type=_shares, metavar="SHARES", help="of each GPU: 3,1")
+    split.add_argument("--main-gpu", type=int, help="counted from 0")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(share) for share in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} are no shares: write 3,1") from error
+
+
+def _add_access(access: argparse._ArgumentGroup) -> None:
+    access.add_argument("--api-key", help="one key that may do everything; default $LLAMALEON_API_KEY")
+    access.add_argument("--insecure", action="store_true", help="listen to a network without any key")
+    access.add_argument("--allowed-host", action="append", default=[], metavar="NAME", help="repeatable")
+    access.add_argument("--cors-origin", action="append", default=[], metavar="ORIGIN", help="repeatable")
+    access.add_argument("--allow-dir", action="append", default=[], type=Path, metavar="DIR")
+    access.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM, with its chain")
+    access.add_argument("--tls-key", type=Path, metavar="FILE")
+    access.add_argument("--max-body", type=_size, metavar="SIZE", help="of JSON; default 64MiB")
+    access.add_argument("--max-upload", type=_size, metavar="SIZE", help="default 512MiB")
+    access.add_argument("--read-timeout", type=float, metavar="SECONDS", help="default 30")
+    access.add_argument(
+        "--request-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="until an answer begins; default 3600; 0: none",
+    )
 
 
 def _size(text: str) -> int:
@@ -78,17 +152,35 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     """Raises: ValueError naming the setting that cannot be."""
     given = vars(arguments)
     engine = {name: given[name] for name in EngineSettings.__struct_fields__ if given.get(name) is not None}
+    access = {
+        "max_body_bytes": arguments.max_body,
+        "max_upload_bytes": arguments.max_upload,
+        "read_timeout_s": arguments.read_timeout,
+    }
     settings = Settings(
         home=(arguments.home or default_home()).expanduser().absolute(),
         host=arguments.host,
         port=arguments.port,
         models=tuple(arguments.model),
+        projector=arguments.projector,
+        discover=arguments.discover,
         watch=tuple(arguments.watch),
         engine=EngineSettings(**engine),
+        engine_name=arguments.engine_name,
+        memory_budget=arguments.memory_budget,
+        max_models=arguments.max_models,
+        api_key=arguments.api_key or os.environ.get("LLAMALEON_API_KEY") or None,
+        insecure=arguments.insecure,
+        allowed_hosts=tuple(arguments.allowed_host),
+        cors_origins=tuple(arguments.cors_origin),
+        allow_dirs=tuple(arguments.allow_dir),
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        **{name: value for name, value in access.items() if value is not None},
     )
-    if arguments.idle_unload is None:
-        return settings
-    return msgspec.structs.replace(settings, idle_unload_s=arguments.idle_unload or None)
+    never = {"idle_unload_s": arguments.idle_unload, "request_timeout_s": arguments.request_timeout}
+    changed = {name: value or None for name, value in never.items() if value is not None}
+    return msgspec.structs.replace(settings, **changed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,7 +235,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._stop = stop
         self._settings = settings
-        self._url = url_of(settings.host, listener.getsockname()[1])
+        scheme = "http" if settings.tls_cert is None else "https"
+        self._url = url_of(settings.host, listener.getsockname()[1], scheme)
         self._record = settings.home / "server.json"
 
     @contextlib.contextmanager
@@ -178,11 +271,18 @@ class Server(uvicorn.Server):
                 self._record.unlink()
 
 
-async def serve(settings: Settings, listener: socket.socket, log_level: str) -> None:
-    """Until a signal asks to stop. Raises: LlamaleonError if the services cannot start."""
-    if not is_loopback(settings.host):
-        warn_exposed(settings.host)
-    app = create_app(settings)
+async def serve(
+    settings: Settings, listener: socket.socket, log_level: str, *, open_channel: OpenChannel | None = None
+) -> None:
+    """Until a signal asks to stop; `open_channel` as in `create_app`.
+
+    Raises: LlamaleonError if the services cannot start.
+    """
+    app = create_app(settings, open_channel=open_channel)
+    if settings.exposed:
+        check_exposed(
+            settings, has_keys=settings.api_key is not None or app.state.services.registry.keys.any()
+        )
     AppStatus.enable_automatic_graceful_drain = False  # streams end with an error event, not in the middle
     try:
         await app.state.lifecycle.start()  # here rather than in the lifespan, for a message without a trace
@@ -193,7 +293,12 @@ async def serve(settings: Settings, listener: socket.socket, log_level: str) -> 
             access_log=log_level == "debug",
             timeout_graceful_shutdown=LAST_RESORT_S,
             ws="none",
+            http=patient(settings.read_timeout_s),
+            timeout_keep_alive=KEEP_ALIVE_S,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
         )
+        load(config)
         server = Server(config, settings, listener, app.state.lifecycle.stop)
         try:
             await server.serve(sockets=[listener])
@@ -203,30 +308,40 @@ async def serve(settings: Settings, listener: socket.socket, log_level: str) -> 
         await app.state.lifecycle.close()
 
 
-def url_of(host: str, port: int) -> str:
+def load(config: uvicorn.Config) -> None:
+    """Raises: OSError naming the TLS files that cannot be used."""
+    try:
+        config.load()
+    except OSError as error:
+        raise OSError(
+            f"cannot use --tls-cert {config.ssl_certfile} with --tls-key {config.ssl_keyfile}: {error}"
+        ) from error
+
+
+def url_of(host: str, port: int, scheme: str = "http") -> str:
     """Where a client on this machine finds it."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def warn_exposed(host: str) -> None:
+def check_exposed(settings: Settings, *, has_keys: bool) -> None:
+    """Warn, loudly. Raises: BadRequest where others could do everything and nobody has said that they may."""
+    if not has_keys and not settings.insecure:
+        raise BadRequest(
+            f"not listening on {settings.host} without an API key: whoever reaches this machine could use "
+            "its models, read its files and start training. Make a key with `llamaleon keys create NAME`, or "
+            "say --insecure."
+        )
+    risks = []
+    if not has_keys:
+        risks.append(
+            "Whoever reaches this machine can use its models, register its files and start training."
+        )
+    if settings.tls_cert is None:
+        risks.append("Nothing is encrypted, keys included: --tls-cert and --tls-key change that.")
     line = "*" * 78
-    print(
-        f"{line}\n  WARNING: listening on {host}. Whoever reaches this machine over the network can use\n"
-        "  its models, register its files and start training: there is no password.\n"
-        f"  Do this only in a network that you trust.\n{line}",
-        file=sys.stderr,
-        flush=True,
-    )
+    text = "\n  ".join([f"WARNING: listening on {settings.host}.", *risks])
+    print(f"{line}\n  {text}\n{line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,21 @@ LlamaleonError
 ├── BadRequest            400 invalid_request_error   (names the field in `param`)
 │   ├── ContextLengthExceeded  400 context_length_exceeded
 │   └── AdapterRefused    400 adapter_refused
+├── Unauthorized          401 invalid_api_key         (WWW-Authenticate)
+├── Forbidden             403 insufficient_scope
+│   ├── HostRefused       403 host_not_allowed        (DNS rebinding)
+│   └── OriginRefused     403 origin_not_allowed      (another site's script)
 ├── NotFound              404
 │   └── ModelNotFound     404 model_not_found         (with the nearest names)
+├── BodyTooSlow           408 request_timeout         (the body did not arrive in time)
 ├── Conflict              409
 ├── TooLarge              413
 ├── QueueFull             429 queue_full              (Retry-After)
+├── HubRefused            403 hub_refused             (gated or private: what to do)
+├── DownloadFailed        502 download_failed         (what came is kept for the next try)
 ├── EngineFailed          500 engine_error
 ├── EngineUnavailable     503 engine_unavailable      (Retry-After)
+├── AnswerTooSlow         504 answer_timeout          (nothing was answered in time)
 └── StorageFull           507 storage_full            (nothing was recorded)
 """
 
@@ -71,6 +79,39 @@ class ModelNotFound(NotFound):
         self.nearest = tuple(nearest)
 
 
+class Unauthorized(LlamaleonError):
+    """No key, or one that this server does not know."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(LlamaleonError):
+    """The key is known, but may not do this; the message says which scope or option would."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "insufficient_scope"
+
+
+class HostRefused(Forbidden):
+    code = "host_not_allowed"
+
+
+class OriginRefused(Forbidden):
+    code = "origin_not_allowed"
+
+
+class BodyTooSlow(LlamaleonError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class Conflict(LlamaleonError):
     status = 409
     type = "invalid_request_error"
@@ -90,6 +131,21 @@ class QueueFull(LlamaleonError):
     retry_after_s = 1
 
 
+class HubRefused(LlamaleonError):
+    """A hub or registry knows what was asked for and does not give it to us."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "hub_refused"
+
+
+class DownloadFailed(LlamaleonError):
+    """A hub or registry could not be reached, failed, or sent something else than it had promised."""
+
+    status = 502
+    code = "download_failed"
+
+
 class EngineFailed(LlamaleonError):
     """The engine answered with a failure of its own, or died while this request was running."""
 
@@ -102,6 +158,14 @@ class EngineUnavailable(LlamaleonError):
     status = 503
     code = "engine_unavailable"
     retry_after_s = 2
+
+
+class AnswerTooSlow(LlamaleonError):
+    status = 504
+    code = "answer_timeout"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}  # what took too long once would again
 
 
 class StorageFull(LlamaleonError):

@@ -10,14 +10,17 @@ test can be read off the text. U+0001 begins a text (BOS), U+0002 ends one (EOS)
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence, Set
 
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.protocol import Delta, Failed, FailedCode, Finish, Generate, Reply, TokenLogprob
+from llamaleon_server.engine.status import BankStatus, EngineStatus, HotAdapter, PrefixStatus, StepStatus
 
 BOS, EOS = 1, 2
 FIRST_LOGPROB = -0.25  # of every token; each alternative after it is one nat less likely
 RANK, BANK_RANKS = 4, 32  # of every adapter, of the bank
+VECTOR_SIZE = 8  # dimensions of embeddings
 TIMINGS = protocol.Timings(queue_s=0.001, prefill_s=0.01, decode_s=0.1)
 
 
@@ -41,8 +44,10 @@ class FakeEngine:
         load_s: float = 0.0,
         fatal: str | None = None,
         refuses: Set[str] = frozenset(),
+        gpus: Sequence[protocol.Gpu] = (),
     ) -> None:
         self.refuses = refuses  # keys of adapters
+        self._gpus = list(gpus)
         self.received: list[protocol.ToEngine] = []
         self.adapters: dict[str, str] = {}  # key -> path
         self.pinned: set[str] = set()  # keys
@@ -133,6 +138,7 @@ class FakeEngine:
                 model_bytes=0,
                 n_params=0,
                 load_s=self._load_s,
+                gpus=self._gpus,
             )
         )
 
@@ -150,9 +156,38 @@ class FakeEngine:
                 return Reply(id=number)
             case protocol.Status(number):
                 return Reply(id=number, status=self._status())
+            case protocol.Embed():
+                return self._embed(message)
+            case protocol.Rank():
+                return self._rank(message)
             case protocol.DumpLogits(id=number):
                 return Failed(id=number, code="bad_request", message="The fake engine has no logits.")
         raise AssertionError(f"not a question: {message}")
+
+    def _embed(self, message: protocol.Embed) -> protocol.FromEngine:
+        """Counts of characters by code point modulo 8; an adapter adds its number, from 1, to the first."""
+        if missing := [use.key for use in message.adapters if use.key not in self.adapters]:
+            return Failed(id=message.id, code="adapter_unknown", message=f"never loaded: {missing}")
+        inputs = [_tokens(one, add_special=True) if isinstance(one, str) else one for one in message.inputs]
+        if message.truncate:
+            inputs = [tokens[: self._context_tokens] for tokens in inputs]
+        for at, tokens in enumerate(inputs):
+            if len(tokens) > self._context_tokens:
+                text = f"Input {at} has {len(tokens)} tokens, the model takes {self._context_tokens}."
+                return Failed(id=message.id, code="context_length_exceeded", message=text, param="input")
+        extra = sum(1 + list(self.adapters).index(use.key) for use in message.adapters)
+        vectors = []
+        for tokens in inputs:
+            counts = [float(sum(token % VECTOR_SIZE == at for token in tokens)) for at in range(VECTOR_SIZE)]
+            vectors.append(struct.pack(f"<{VECTOR_SIZE}f", counts[0] + extra, *counts[1:]))
+        return Reply(id=message.id, vectors=vectors, input_tokens=[len(tokens) for tokens in inputs])
+
+    def _rank(self, message: protocol.Rank) -> protocol.FromEngine:
+        """The part of the query's words that a document has."""
+        words = set(message.query.split())
+        scores = [len(words & set(document.split())) / max(len(words), 1) for document in message.documents]
+        lengths = [len(message.query) + len(document) + 3 for document in message.documents]
+        return Reply(id=message.id, scores=scores, input_tokens=lengths)
 
     def _load_adapter(self, message: protocol.LoadAdapter) -> protocol.FromEngine:
         """Every path is taken, unless it has `refused` in it, and eight pins of rank 4."""
@@ -167,25 +202,25 @@ class FakeEngine:
         loaded = protocol.AdapterLoaded(key=message.key, rank=RANK, tensors=2, bytes=0, load_s=0.0)
         return Reply(id=message.id, adapter=loaded)
 
-    def _status(self) -> protocol.EngineStatus:
-        return protocol.EngineStatus(
+    def _status(self) -> EngineStatus:
+        return EngineStatus(
             running=self.running,
             waiting=0,
             kv_used_tokens=0,
             kv_total_tokens=self._context_tokens,
             adapters=list(self.adapters),
             resident_bytes=0,
-            step=protocol.StepStatus(steps=self._steps, tokens_out=self._steps),
+            step=StepStatus(steps=self._steps, tokens_out=self._steps),
             bank=self._bank(),
-            prefix=protocol.PrefixStatus(hit_tokens=0, prompt_tokens=self._prompt_tokens),
+            prefix=PrefixStatus(hit_tokens=0, prompt_tokens=self._prompt_tokens),
         )
 
-    def _bank(self) -> protocol.BankStatus:
+    def _bank(self) -> BankStatus:
         hot = [
-            protocol.HotAdapter(key=key, first_rank=at * RANK, rank=RANK, pinned=key in self.pinned, users=0)
+            HotAdapter(key=key, first_rank=at * RANK, rank=RANK, pinned=key in self.pinned, users=0)
             for at, key in enumerate(self.adapters)
         ]
-        return protocol.BankStatus(
+        return BankStatus(
             mixing=True, total_ranks=BANK_RANKS, used_ranks=RANK * len(hot), hot=hot, copies=len(hot)
         )
 
@@ -261,6 +296,7 @@ class FakeEngines:
         self.load_s = 0.0
         self.refuses: set[str] = set()  # keys of adapters, in all engines
         self.fatal: str | None = None  # set: engines opened from now on cannot load, for this reason
+        self.gpus: list[protocol.Gpu] = []  # of the machine, as engines opened from now on say
         self.opened: list[FakeEngine] = []
         self.names: list[str] = []
 
@@ -271,6 +307,7 @@ class FakeEngines:
             load_s=self.load_s,
             fatal=self.fatal,
             refuses=self.refuses,
+            gpus=self.gpus,
         )
         self.opened.append(engine)
         self.names.append(str(getattr(base, "name", base)))

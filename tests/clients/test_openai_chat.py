@@ -149,7 +149,7 @@ def test_prompts_as_tokens_and_in_batches(client: OpenAI) -> None:
     [
         ({"model": "stories"}, "model", "model_not_found"),
         ({"temperature": -1}, "temperature", None),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", None),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", None),
         ({"messages": [{"role": "user", "content": "word " * 2000}]}, None, "context_length_exceeded"),
     ],
 )

@@ -47,6 +47,7 @@ class Elsewhere:
         self.port = 0
         self.asked: list[Asked] = []
         self.blobs: dict[str, bytes] = {}
+        self.commit = COMMIT
         self.faults: list[Fault] = []  # of blobs, one for each request, oldest first
         self.listing_faults: list[int] = []  # status codes of the next listings and manifests
         self.repos: dict[str, dict[str, bytes]] = {}
@@ -141,7 +142,7 @@ class Elsewhere:
         return {
             "id": repo,
             "modelId": repo,
-            "sha": COMMIT,
+            "sha": self.commit,
             "downloads": 1000 - list(self.repos).index(repo),
             "likes": 3,
             "gated": "manual" if repo in self.gated else False,
@@ -170,7 +171,7 @@ class Elsewhere:
             content = self.repos[repo][path]
             digest = sha256(content)
             headers = {
-                "X-Repo-Commit": COMMIT,
+                "X-Repo-Commit": self.commit,
                 "X-Linked-Etag": f'"{digest}"',
                 "X-Linked-Size": str(len(content)),
                 "ETag": f'"{digest}"',

@@ -105,11 +105,11 @@ async def test_again_costs_one_question(registry: Registry, elsewhere: Elsewhere
 
 
 async def test_a_new_version_takes_the_name(
-    registry: Registry, elsewhere: Elsewhere, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    registry: Registry, elsewhere: Elsewhere, files: dict[str, bytes]
 ) -> None:
     await pulled(registry, REPO)
     before = registry.base(f"{REPO}:Q4_K_M").path
-    monkeypatch.setattr("tests.hub.serving.COMMIT", "f" * 40)
+    elsewhere.commit = "f" * 40
     elsewhere.put(REPO, {**files, "tiny-Q4_K_M.gguf": files["tiny-Q8_0.gguf"]})
     await pulled(registry, REPO)
     assert registry.base(f"{REPO}:Q4_K_M").path != before
@@ -192,6 +192,19 @@ async def test_a_wrong_checksum_is_never_registered(registry: Registry, elsewher
     with pytest.raises(DownloadFailed, match="another checksum"):
         await pulled(registry, REPO)
     assert registry.base_names() == []
+
+
+@pytest.mark.parametrize("place", ["commit", "digest"])
+async def test_who_answers_cannot_choose_where_files_go(
+    registry: Registry, elsewhere: Elsewhere, own_folders: Path, place: str
+) -> None:
+    if place == "commit":
+        elsewhere.commit = "../../../../stolen"
+    else:
+        elsewhere.digests = {(REPO, "tiny-Q4_K_M.gguf"): "../../../stolen"}
+    with pytest.raises((DownloadFailed, NotFound)):
+        await pulled(registry, f"{REPO}:Q4_K_M")
+    assert not [path for path in own_folders.rglob("*") if "stolen" in path.name]
 
 
 async def test_a_file_that_is_no_model_is_never_registered(registry: Registry, elsewhere: Elsewhere) -> None:

@@ -66,6 +66,10 @@ NO_NAMES = ["", " ", "a b", "o/r/file.bin", "o/r/../x.gguf", "/etc/passwd", "ftp
 NO_NAMES += ["https://user:secret@hf.co/o/r", "o/r/a/../../b.gguf", "x" * 201, "-a/b", "a:b:c"]
 
 
+NO_NAMES += ["../a/b", "http://../a/b", "me@registry.example.org/a/b", "http://h:x/a/b", "http://[/a/b"]
+NO_NAMES += ["registry.example.org:/a/b"]
+
+
 @pytest.mark.parametrize("name", [*NO_NAMES, "localhost:5000/a/b/c"])
 def test_what_is_no_name(name: str) -> None:
     with pytest.raises(BadRequest) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ PERMUTES_ROPE = {
 NORMAL, CONTROL = 1, 3  # llama.cpp's token types
 
 
-def write(model: PreTrainedModel, path: Path, *, chat_template: str | None) -> None:
+def write(
+    model: PreTrainedModel,
+    path: Path,
+    *,
+    chat_template: str | None,
+    extra: Callable[[gguf.GGUFWriter], None] | None = None,
+) -> None:
+    """`extra` adds what the family's model has not: keys and tensors of its own."""
     config = model.config
     architecture = ARCHITECTURES.get(config.model_type, config.model_type)
     writer = gguf.GGUFWriter(path, architecture)
@@ -35,6 +43,8 @@ def write(model: PreTrainedModel, path: Path, *, chat_template: str | None) -> N
     _add_hyperparameters(writer, config)
     _add_family(writer, architecture, config)
     _add_tokenizer(writer, chat_template)
+    if extra is not None:
+        extra(writer)
     for tensor_name, tensor in _tensors(model, architecture):
         writer.add_tensor(tensor_name, np.ascontiguousarray(tensor))
     writer.write_header_to_file()

@@ -162,9 +162,13 @@ class Run:
         self._results.remove()
 
     def _give_up(self, record: BatchRecord) -> None:
-        """What was not run is told so."""
+        """What was not run is told so; where the input has gone, what was done is kept all the same."""
         assert self._results is not None
-        path = self._files.get(record.input_file_id, "input_file_id").path
+        try:
+            path = self._files.get(record.input_file_id, "input_file_id").path
+        except NotFound as error:
+            log.warning("batch %s: %s", self.id, error)
+            return
         for number, request in lines.requests(path):
             if number not in self._results:
                 self._results.add(number, _result(request, None, UNDONE[record.end]))

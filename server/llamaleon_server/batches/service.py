@@ -39,6 +39,7 @@ class Batches:
         self._call = call
         self._gate = asyncio.Semaphore(max(1, min(AT_ONCE, parallel // 4)))
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self._cancelling = asyncio.Lock()  # of two at once, the second finds what the first has done
 
     def start(self) -> None:
         """Go on with what an earlier server left."""
@@ -91,6 +92,12 @@ class Batches:
 
     async def cancel(self, batch_id: str) -> BatchRecord:
         """It is `cancelling` until its files are written. Raises: NotFound, BadRequest if it has ended."""
+        async with self._cancelling:
+            return await self._cancel(batch_id)
+
+    # ------------------------------------------------------------ inside
+
+    async def _cancel(self, batch_id: str) -> BatchRecord:
         record = self._store.get(batch_id)
         if record.status == CANCELLING:
             return self.get(batch_id)
@@ -110,8 +117,6 @@ class Batches:
         if status == CANCELLING:
             self._begin(batch_id)
         return record
-
-    # ------------------------------------------------------------ inside
 
     def _counted(self, record: BatchRecord) -> BatchRecord:
         run, _ = self._runs.get(record.id, (None, None))

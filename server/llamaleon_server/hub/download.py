@@ -252,7 +252,7 @@ def _busy(response: httpx.Response, file: RemoteFile) -> tuple[float | None, str
     status = response.status_code
     if status >= 500 or status in BUSY_STATUSES:
         told = response.headers.get("Retry-After", "")
-        return (float(told) if told.isdigit() else None), f"it answers {status}"
+        return (float(told) if told.isdecimal() else None), f"it answers {status}"
     raise refused(status, file.label, _host(file.url), response.headers.get("X-Error-Message", ""))
 
 

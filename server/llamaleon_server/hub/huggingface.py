@@ -6,6 +6,7 @@ Other programs find there what we fetched, and the model is served from there in
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
+# What the other side sends and we make folders and files of: whoever sends anything else means no good.
+_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 LISTING_ATTEMPTS = 3
 LISTING_TIMEOUT_S = 15.0
 Answer = TypeVar("Answer")
@@ -71,6 +75,8 @@ class Hub:
             repo,
         )
         commit = info.sha or revision
+        if not _FOLDER.fullmatch(commit):
+            raise DownloadFailed(f"{self.endpoint} does not answer as the hub does: commit {commit!r}.")
         files = [self._file(repo, commit, sibling) for sibling in info.siblings or ()]
         return Repository(
             repo=repo, commit=commit, revision=revision, files=tuple(file for file in files if file)
@@ -127,11 +133,13 @@ class Hub:
         if not path.lower().endswith(".gguf") or size is None:
             return None
         if path.startswith("/") or any(part in {"", ".", ".."} for part in path.split("/")):
-            return None  # no hub has such names; whoever sends them means no good
+            return None
         if sibling.lfs is not None:
             digest, size = f"sha256:{sibling.lfs.sha256}", sibling.lfs.size
         else:
             digest = f"git:{sibling.blob_id}"
+        if not _DIGEST.fullmatch(digest):
+            return None
         url = f"{self.endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(path)}"
         remote = RemoteFile(url=url, size=size, digest=digest, label=path)
         return RepoFile(path=path, size=size, remote=remote)

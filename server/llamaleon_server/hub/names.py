@@ -22,6 +22,7 @@ HUB_HOSTS = ("hf.co", "huggingface.co", "www.huggingface.co")
 OLLAMA_HOSTS = ("ollama.com", "registry.ollama.ai", "www.ollama.com")
 OLLAMA_REGISTRY = "registry.ollama.ai"
 _WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::\d{1,5})?")  # a folder too
 _FILE_PAGE = re.compile(r"/(?:resolve|blob)/")
 MAX_NAME = 200
 
@@ -62,6 +63,8 @@ def parse_name(name: str, *, ollama: bool = False) -> HubName | OllamaName:
     if not text or len(text) > MAX_NAME:
         raise _unreadable(name)
     scheme, host, path = _located(text)
+    if host is not None and not _HOST.fullmatch(host):
+        raise _unreadable(name)
     if host in HUB_HOSTS:  # these mean "the hub", which HF_ENDPOINT may place elsewhere
         return _hub(path, name, None)
     if scheme and _FILE_PAGE.search(path):
@@ -75,8 +78,11 @@ def parse_name(name: str, *, ollama: bool = False) -> HubName | OllamaName:
 def _located(text: str) -> tuple[str, str | None, str]:
     """(scheme or "", host or None, path without a leading slash)."""
     if "://" in text:
-        url = urlsplit(text)
-        if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc:
+        try:
+            url = urlsplit(text)
+        except ValueError as error:  # half an IPv6 address
+            raise _unreadable(text) from error
+        if url.scheme not in {"http", "https"}:
             raise _unreadable(text)
         return url.scheme, url.netloc.lower(), unquote(url.path).strip("/")
     first, slash, rest = text.partition("/")

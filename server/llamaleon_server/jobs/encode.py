@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from llamaleon_server.chat.literal import Guard
 from llamaleon_server.chat.template import ChatTemplate
-from llamaleon_server.chat.training import training_segments
+from llamaleon_server.chat.training import Segment, training_segments
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.engine import Engine
 from llamaleon_trainer.job import Row
@@ -18,10 +19,14 @@ BATCH_ROWS = 256
 
 
 class Piece(Struct, frozen=True):
-    """A text tokenised on its own, all of whose tokens have one weight (dimensionless)."""
+    """A text tokenised on its own, all of whose tokens have one weight (dimensionless).
+
+    Over `breaks` no control token is read, as when serving.
+    """
 
     text: str
     weight: float
+    breaks: tuple[int, ...] = ()
 
 
 class Encoded(Struct, frozen=True):
@@ -57,25 +62,28 @@ class Encoder:
 
     def _pieces(self, row: DataRow) -> list[Piece]:
         if row.messages is not None:
+            guard = Guard(row.messages, row.tools)
+            said, tools = guard.guarded(row.messages), guard.guarded(row.tools)
             try:
-                segments = training_segments(self._template, row.messages, tools=row.tools)
+                segments = training_segments(self._template, said, tools=tools)
             except Exception as error:  # a template is foreign code: whatever it raises is about this row
                 raise ValueError(f"line {row.line}: the chat template refuses it: {error}") from error
-            return [Piece(segment.text, segment.weight) for segment in segments]
+            return [_piece(guard, segment) for segment in segments]
         if row.text is not None:
             return [Piece(row.text, 1.0)]
         return [Piece(row.prompt or "", 0.0), Piece(row.completion or "", 1.0)]
 
     async def _tokenise(self, rows: Sequence[DataRow], pieces: list[list[Piece]]) -> list[Encoded]:
         """The first piece as a prompt is (BOS unless the text has it); the others go on from there."""
-        flat = [
-            (piece.text, at == 0 and self._adds_bos(piece)) for row in pieces for at, piece in enumerate(row)
-        ]
+        flat = [(piece, at == 0 and self._adds_bos(piece)) for row in pieces for at, piece in enumerate(row)]
         tokens: dict[int, list[int]] = {}
         for add_special in (False, True):
             wanted = [index for index, (_, special) in enumerate(flat) if special == add_special]
-            texts = [flat[index][0] for index in wanted]
-            found = await self._engine.tokenize(texts, add_special=add_special) if texts else []
+            texts = [flat[index][0].text for index in wanted]
+            breaks = [flat[index][0].breaks for index in wanted]
+            found = (
+                await self._engine.tokenize(texts, add_special=add_special, breaks=breaks) if texts else []
+            )
             tokens.update(zip(wanted, found, strict=True))
         encoded, at = [], 0
         for row, row_pieces in zip(rows, pieces, strict=True):
@@ -101,6 +109,11 @@ class Encoder:
             ids.append(self._eos)
             weights.append(1.0)
         return Encoded(row.line, Row(ids, weights), prompt_tokens, _reference(row))
+
+
+def _piece(guard: Guard, segment: Segment) -> Piece:
+    text, breaks = guard.cut(segment.text)
+    return Piece(text, segment.weight, breaks)
 
 
 def _reference(row: DataRow) -> str | None:

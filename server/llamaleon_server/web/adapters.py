@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from llamaleon_server.errors import AdapterRefused, ModelNotFound, NotFound
 from llamaleon_server.registry.hot import load_adapter
+from llamaleon_server.web.access import allow_path
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.objects import adapter_object, watched_failure
 from llamaleon_server.web.services import services_of
-from llamaleon_server.wire.adapters import parse_load, parse_unload
+from llamaleon_server.wire.adapters import LoadLora, UnloadLora, parse_load, parse_unload
+from llamaleon_server.wire.shown import Adapter, AdapterList, Unpinned
+
+TEXT = "text/plain; charset=utf-8"
 
 
 async def load(request: Request) -> Response:
     asked = parse_load(await request.body())
+    path = allow_path(request, asked.lora_path, "lora_path")
     services = services_of(request)
     await load_adapter(
         services.registry,
         asked.lora_name,
-        Path(asked.lora_path),
+        path,
         asked.base_model_name,
         replace=asked.load_inplace,
         offer=services.residents.offer,
@@ -73,9 +77,9 @@ async def index(request: Request) -> Response:
 
 
 routes = [
-    Route("/v1/load_lora_adapter", load, methods=["POST"]),
-    Route("/v1/unload_lora_adapter", unload, methods=["POST"]),
-    Route("/llamaleon/adapters/{name:path}/pin", pin, methods=["POST"]),
-    Route("/llamaleon/adapters/{name:path}/unpin", unpin, methods=["POST"]),
-    Route("/llamaleon/adapters", index, methods=["GET"]),
+    Described("/v1/load_lora_adapter", load, methods=["POST"], body=LoadLora, media=TEXT),
+    Described("/v1/unload_lora_adapter", unload, methods=["POST"], body=UnloadLora, media=TEXT),
+    Described("/llamaleon/adapters/{name:path}/pin", pin, methods=["POST"], answer=Adapter),
+    Described("/llamaleon/adapters/{name:path}/unpin", unpin, methods=["POST"], answer=Unpinned),
+    Described("/llamaleon/adapters", index, methods=["GET"], answer=AdapterList),
 ]

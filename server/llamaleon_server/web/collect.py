@@ -6,13 +6,14 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 
 from llamaleon_server.answers.merge import Item
-from llamaleon_server.engine.protocol import Finish, Timings, TokenLogprob
+from llamaleon_server.engine.protocol import Delta, Finish, Timings, TokenLogprob
 
 
 @dataclass
 class Collected:
     finish: Finish
     texts: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt: list[TokenLogprob] | None = None
 
@@ -23,14 +24,21 @@ class Collected:
     @classmethod
     async def of(cls, stream: AsyncIterable[Item], sequences: int) -> list[Collected]:
         """By index. Every sequence ends with a `finish`, or the stream raises."""
-        collected = [cls(_UNFINISHED) for _ in range(sequences)]
+        collected = [cls.empty() for _ in range(sequences)]
         async for index, delta in stream:
-            one = collected[index]
-            one.texts.append(delta.text)
-            one.logprobs += delta.logprobs or []
-            one.prompt = delta.prompt or one.prompt
-            one.finish = delta.finish or one.finish
+            collected[index].add(delta)
         return collected
+
+    @classmethod
+    def empty(cls) -> Collected:
+        return cls(_UNFINISHED)
+
+    def add(self, delta: Delta) -> None:
+        self.texts.append(delta.text)
+        self.tokens += delta.tokens
+        self.logprobs += delta.logprobs or []
+        self.prompt = delta.prompt or self.prompt
+        self.finish = delta.finish or self.finish
 
 
 _UNFINISHED = Finish(

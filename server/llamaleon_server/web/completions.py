@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from llamaleon_server.answers.merge import Begun, Item, begin, merged
 from llamaleon_server.engine.protocol import Finish, TokenLogprob
 from llamaleon_server.registry.records import Target
 from llamaleon_server.web.collect import Collected
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.disconnect import while_connected
 from llamaleon_server.web.errors import json_response
 from llamaleon_server.web.services import Services, services_of
@@ -45,7 +45,7 @@ async def _whole(asked: CompletionRequest, services: Services, target: Target) -
 
 
 def _run(asked: CompletionRequest, services: Services, target: Target) -> AsyncGenerator[Item, None]:
-    runs = [services.generate(target, run) for run in asked.generate()]
+    runs = [services.generate(target, run) for run in asked.generate(target.preset)]
     return merged(runs, services.settings.engine.parallel_sequences)
 
 
@@ -153,4 +153,13 @@ class _Answer:
         return text_logprobs(tokens, text, offsets, self._asked.logprobs)
 
 
-routes = [Route("/v1/completions", create, methods=["POST"])]
+routes = [
+    Described(
+        "/v1/completions",
+        create,
+        methods=["POST"],
+        body=CompletionRequest,
+        answer=Completion,
+        events=Completion,
+    )
+]

@@ -66,7 +66,8 @@ async def delete(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """The items of a conversation."""
-    return json_response(item_page(request, _registry(request).conversations.items(_name(request))))
+    items = await asyncio.to_thread(_registry(request).conversations.items, _name(request))
+    return json_response(item_page(request, items))
 
 
 async def add(request: Request) -> Response:
@@ -82,9 +83,8 @@ async def add(request: Request) -> Response:
 
 async def item(request: Request) -> Response:
     """One item of a conversation."""
-    return json_response(
-        _registry(request).conversations.item(_name(request), request.path_params["item_id"])
-    )
+    find = _registry(request).conversations.item
+    return json_response(await asyncio.to_thread(find, _name(request), request.path_params["item_id"]))
 
 
 async def delete_item(request: Request) -> Response:

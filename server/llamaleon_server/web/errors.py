@@ -1,4 +1,4 @@
-"""The one place where failures become answers: OpenAI's error body for every one of them."""
+"""The one place where failures become answers, in the error body of the protocol that was spoken."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from llamaleon_server.errors import LlamaleonError
+from llamaleon_server.web.bodies import error_body_for, in_protocol, internal_error, openai_body
 from llamaleon_server.web.middleware import CLIENT_CLOSED_REQUEST, REQUEST_ID
+from llamaleon_server.web.unsupported import CODE, why_not
 
 log = logging.getLogger(__name__)
-
-
-def error_body(
-    message: str, *, kind: str, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def internal_error() -> dict[str, Any]:
-    return error_body("The server made a mistake; its log says which.", kind="server_error")
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -32,22 +24,27 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 async def foreseen(request: Request, error: Exception) -> Response:
     assert isinstance(error, LlamaleonError)
-    return json_response(error.body(), error.status, error.headers())
+    body = error_body_for(request.scope, error)
+    return json_response(body, error.status, error.headers())
 
 
 async def of_http(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route, wrong method, malformed multipart."""
     assert isinstance(error, HTTPException)
-    message, code = error.detail, None
-    if error.status_code == 404:
+    message, code, status = error.detail, None, error.status_code
+    known = why_not(request.url.path) if status in {404, 405} else None
+    allowed = (error.headers or {}).get("Allow", "")
+    if known is not None:
+        message, code = f"{known} (Allow: {allowed})" if allowed else known, CODE
+    elif status == 404:
         message, code = f"Invalid URL ({request.method} {request.url.path}).", "unknown_url"
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+    elif status == 405:
         message = f"Not allowed to {request.method} on {request.url.path} (Allow: {allowed})."
         code = "method_not_allowed"
-    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-    body = error_body(message, kind=kind, code=code)
-    return json_response(body, error.status_code, dict(error.headers or {}))
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    body = openai_body(message, kind=kind, code=code)
+    shown = in_protocol(request.scope, body, status)
+    return json_response(shown, status, dict(error.headers or {}))
 
 
 async def gone(request: Request, error: Exception) -> Response:
@@ -57,7 +54,8 @@ async def gone(request: Request, error: Exception) -> Response:
 async def unforeseen(request: Request, error: Exception) -> Response:
     """Last resort. Starlette raises the error again afterwards, so that the server logs its trace."""
     name = request.scope.get(REQUEST_ID)
-    return json_response(internal_error(), 500, {REQUEST_ID: name} if name else None)
+    shown = in_protocol(request.scope, internal_error(), 500)
+    return json_response(shown, 500, {REQUEST_ID: name} if name else None)
 
 
 ERROR_HANDLERS: dict[Any, Any] = {

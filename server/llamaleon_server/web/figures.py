@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from llamaleon_server.engine.protocol import EngineStatus
+from llamaleon_server.engine.status import EngineStatus
 from llamaleon_server.residents.throughput import Vitals
 
 

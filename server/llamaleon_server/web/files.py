@@ -7,13 +7,18 @@ import time
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
 
 from llamaleon_server.errors import NotFound
+from llamaleon_server.registry.files import FINE_TUNE, RESULTS, StoredFile
+from llamaleon_server.web.access import require
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.multipart import receive
 from llamaleon_server.web.objects import file_object, file_page
 from llamaleon_server.web.services import services_of
 from llamaleon_server.wire.files import check_purpose, expiry_s, files_limit, query_descending
+from llamaleon_server.wire.shown import Deleted, File, FileForm, FileList, FileQuery
+
+BYTES = "application/octet-stream"
 
 
 async def create(request: Request) -> Response:
@@ -22,6 +27,7 @@ async def create(request: Request) -> Response:
     form = await receive(request, lambda: files.upload(limit))
     try:
         purpose = check_purpose(form.fields)
+        _allow(request, purpose)
         lasting_s = expiry_s(form.fields)
     except BaseException:
         form.upload.abort()
@@ -34,6 +40,7 @@ async def create(request: Request) -> Response:
 async def index(request: Request) -> Response:
     files = services_of(request).registry.files
     files.expire()
+    _allow(request, request.query_params.get("purpose"))
     page, has_more = files.page(
         purpose=request.query_params.get("purpose"),
         limit=files_limit(request.query_params),
@@ -44,26 +51,38 @@ async def index(request: Request) -> Response:
 
 
 async def retrieve(request: Request) -> Response:
-    return JSONResponse(file_object(services_of(request).registry.files.get(request.path_params["file_id"])))
+    return JSONResponse(file_object(_file(request)))
 
 
 async def content(request: Request) -> Response:
-    file = services_of(request).registry.files.get(request.path_params["file_id"])
+    file = _file(request)
     if not file.path.exists():
         raise NotFound(f"The content of {file.id} is gone from {file.path}.", param="file_id")
-    return FileResponse(file.path, media_type="application/octet-stream", filename=file.filename)
+    return FileResponse(file.path, media_type=BYTES, filename=file.filename)
 
 
 async def delete(request: Request) -> Response:
-    file_id = request.path_params["file_id"]
+    file_id = _file(request).id
     services_of(request).registry.files.delete(file_id)
     return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
 
+def _file(request: Request) -> StoredFile:
+    file = services_of(request).registry.files.get(request.path_params["file_id"])
+    _allow(request, file.purpose)
+    return file
+
+
+def _allow(request: Request, purpose: str | None) -> None:
+    """Training data needs `train`, and so does the list of everything. Raises: Forbidden."""
+    if purpose in (None, FINE_TUNE, RESULTS):
+        require(request, "train", "Files of every purpose" if purpose is None else f"A {purpose} file")
+
+
 routes = [
-    Route("/v1/files", create, methods=["POST"]),
-    Route("/v1/files", index, methods=["GET"]),
-    Route("/v1/files/{file_id}", retrieve, methods=["GET"]),
-    Route("/v1/files/{file_id}", delete, methods=["DELETE"]),
-    Route("/v1/files/{file_id}/content", content, methods=["GET"]),
+    Described("/v1/files", create, methods=["POST"], form=FileForm, answer=File, upload=True),
+    Described("/v1/files", index, methods=["GET"], query=FileQuery, answer=FileList),
+    Described("/v1/files/{file_id}", retrieve, methods=["GET"], answer=File),
+    Described("/v1/files/{file_id}", delete, methods=["DELETE"], answer=Deleted),
+    Described("/v1/files/{file_id}/content", content, methods=["GET"], media=BYTES),
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from llamaleon_server.registry.jobstore import JobRecord
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.objects import checkpoint_object, event_object, job_object
 from llamaleon_server.web.services import services_of
 from llamaleon_server.wire.files import query_limit
 from llamaleon_server.wire.fine_tuning import metadata_filter, page_object, parse_create
+from llamaleon_server.wire.shown import CheckpointList, CreateJobBody, Job, JobEventList, JobList, PageQuery
 
 MOST_LISTED = 1000
 
@@ -66,10 +67,18 @@ async def checkpoints(request: Request) -> Response:
 
 
 routes = [
-    Route("/v1/fine_tuning/jobs", create, methods=["POST"]),
-    Route("/v1/fine_tuning/jobs", index, methods=["GET"]),
-    Route("/v1/fine_tuning/jobs/{job_id}", retrieve, methods=["GET"]),
-    Route("/v1/fine_tuning/jobs/{job_id}/cancel", cancel, methods=["POST"]),
-    Route("/v1/fine_tuning/jobs/{job_id}/events", events, methods=["GET"]),
-    Route("/v1/fine_tuning/jobs/{job_id}/checkpoints", checkpoints, methods=["GET"]),
+    Described("/v1/fine_tuning/jobs", create, methods=["POST"], body=CreateJobBody, answer=Job),
+    Described("/v1/fine_tuning/jobs", index, methods=["GET"], query=PageQuery, answer=JobList),
+    Described("/v1/fine_tuning/jobs/{job_id}", retrieve, methods=["GET"], answer=Job),
+    Described("/v1/fine_tuning/jobs/{job_id}/cancel", cancel, methods=["POST"], answer=Job),
+    Described(
+        "/v1/fine_tuning/jobs/{job_id}/events", events, methods=["GET"], query=PageQuery, answer=JobEventList
+    ),
+    Described(
+        "/v1/fine_tuning/jobs/{job_id}/checkpoints",
+        checkpoints,
+        methods=["GET"],
+        query=PageQuery,
+        answer=CheckpointList,
+    ),
 ]

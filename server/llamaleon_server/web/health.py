@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.errors import json_response
 from llamaleon_server.web.services import services_of
+from llamaleon_server.wire.shown import Health
 
 
 async def health(request: Request) -> Response:
@@ -16,4 +17,4 @@ async def health(request: Request) -> Response:
     return json_response({"status": "ok", "loaded": loaded})
 
 
-routes = [Route("/health", health, methods=["GET"])]
+routes = [Described("/health", health, methods=["GET"], answer=Health)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 import uuid
@@ -12,6 +14,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
+ANTHROPIC_REQUEST_ID = "request-id"
+TAKE_BYTES, TAKE_S = 8 * 1024 * 1024, 2.0  # of a body that nobody wants
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it, the access log does
 _ACCEPTABLE = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -32,7 +36,7 @@ class RequestId:
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID] = name
+                MutableHeaders(scope=message).update({REQUEST_ID: name, ANTHROPIC_REQUEST_ID: name})
             await send(message)
 
         await self.app(scope, receive, send_named)
@@ -46,7 +50,8 @@ class Measure:
     ) -> None:
         self.app = app
         self._answered = answered  # method, route, status, seconds
-        self._templates = {route.endpoint: route.path.replace(":path}", "}") for route in routes}
+        # By its first path, where one endpoint has several.
+        self._templates = {route.endpoint: route.path.replace(":path}", "}") for route in reversed(routes)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,3 +86,45 @@ class StartFirst:
         if scope["type"] == "http":
             await self._start()
         await self.app(scope, receive, send)
+
+
+class TakeAll:
+    """Takes the rest of a body that nobody wanted, within reason, if the connection ends with the answer.
+
+    One that is closed while its client still sends is reset, and the answer is lost with it. One that is kept
+    needs no help: uvicorn reads on.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _leaves_body(scope):
+            await self.app(scope, receive, send)
+            return
+        whole = False
+
+        async def receive_seen() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = whole or message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def send_after(message: Message) -> None:
+            if message["type"] == "http.response.start" and not whole:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TAKE_S):
+                        taken = 0
+                        while not whole and taken < TAKE_BYTES:
+                            taken += len((await receive_seen()).get("body", b""))
+            await send(message)
+
+        await self.app(scope, receive_seen, send_after)
+
+
+def _leaves_body(scope: Scope) -> bool:
+    """Who waits for `100 Continue` has not begun to send one, and need not."""
+    headers = Headers(scope=scope)
+    announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    ends = scope["http_version"] == "1.0" or "close" in headers.get("connection", "").lower()
+    return announced and ends and "expect" not in headers

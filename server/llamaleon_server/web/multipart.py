@@ -109,15 +109,18 @@ def _parser(request: Request) -> tuple[MultipartParser, _Receiver]:
     if kind != b"multipart/form-data" or not boundary:
         raise BadRequest("The body must be multipart/form-data with `file` and `purpose`.", param=FILE_FIELD)
     receiver = _Receiver()
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": receiver.on_part_begin,
-            "on_part_data": receiver.on_part_data,
-            "on_header_field": receiver.on_header_field,
-            "on_header_value": receiver.on_header_value,
-            "on_header_end": receiver.on_header_end,
-            "on_headers_finished": receiver.on_headers_finished,
-        },
-    )
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": receiver.on_part_begin,
+                "on_part_data": receiver.on_part_data,
+                "on_header_field": receiver.on_header_field,
+                "on_header_value": receiver.on_header_value,
+                "on_header_end": receiver.on_header_end,
+                "on_headers_finished": receiver.on_headers_finished,
+            },
+        )
+    except FormParserError as error:  # the boundary is too long
+        raise BadRequest(f"The body is not a valid multipart form: {error}") from error
     return parser, receiver

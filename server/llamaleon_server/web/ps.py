@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from llamaleon_server.engine.protocol import BankStatus, PrefixStatus
+from llamaleon_server.engine.status import BankStatus, PrefixStatus
 from llamaleon_server.residents.residents import ResidentInfo
 from llamaleon_server.residents.throughput import Vitals
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.errors import json_response
+from llamaleon_server.web.made import options_shown
 from llamaleon_server.web.services import services_of
+from llamaleon_server.wire.shown import ShownList
 
 Names = Mapping[str, str]  # content key -> `BASE+NAME@VERSION`
 
@@ -29,7 +31,7 @@ async def ps(request: Request) -> Response:
 
 def _model(info: ResidentInfo, vitals: Vitals | None, names: Names) -> dict[str, Any]:
     """What the engine says is null while it loads, or if it does not answer in time."""
-    shown: dict[str, Any] = msgspec.structs.asdict(info)
+    shown: dict[str, Any] = msgspec.structs.asdict(info) | {"options": options_shown(info.options)}
     shown["adapters"] = [
         {**_named(key, names), "pinned": key in info.pinned} for key in shown.pop("adapters")
     ]
@@ -70,4 +72,4 @@ def _named(key: str, names: Names) -> dict[str, Any]:
     return {"name": names.get(key), "key": key}
 
 
-routes = [Route("/llamaleon/ps", ps, methods=["GET"])]
+routes = [Described("/llamaleon/ps", ps, methods=["GET"], answer=ShownList)]

@@ -30,6 +30,7 @@ from llamaleon_server.wire.decode import decode
 SEARCHES = ThreadPoolExecutor(2, "search")
 
 Text = Annotated[str, Meta(min_length=1)]
+Token = Annotated[str, Meta(pattern=r"^[!-~]+$")]  # it becomes a header
 Address = Annotated[str, Meta(pattern=r"^https?://[^/\s@]+")]
 
 
@@ -37,7 +38,7 @@ class PullRequest(Struct, frozen=True):
     """`token` goes to the hub or registry; without it this server's own, unless a mirror is named."""
 
     model: Text
-    token: Text | None = None
+    token: Token | None = None
     mirror: Address | None = None  # URL, in place of the public hub or registry
     stream: bool = True
 

@@ -65,7 +65,9 @@ async def retrieve(request: Request) -> Response:
     if query.stream:
         after = -1 if query.starting_after is None else query.starting_after
         return await _stream(_replay(services, name, after) if running is None else running.follow(after))
-    return json_response(services.registry.responses.get(name) if running is None else running.response)
+    if running is not None:
+        return json_response(running.response)
+    return json_response(await asyncio.to_thread(services.registry.responses.get, name))
 
 
 async def delete(request: Request) -> Response:
@@ -86,7 +88,8 @@ async def cancel(request: Request) -> Response:
 async def input_items(request: Request) -> Response:
     """All items that a response was made from, those of the responses before it included."""
     name = request.path_params["response_id"]
-    return json_response(item_page(request, services_of(request).registry.responses.inputs(name)))
+    items = await asyncio.to_thread(services_of(request).registry.responses.inputs, name)
+    return json_response(item_page(request, items))
 
 
 async def input_tokens(request: Request) -> Response:
@@ -130,7 +133,7 @@ async def _rest(begun: Any) -> AsyncGenerator[StreamEvent, None]:
 
 async def _replay(services: Services, name: str, after: int) -> AsyncGenerator[StreamEvent, None]:
     """Raises: NotFound; BadRequest if there are no events."""
-    stored = services.registry.responses.events(name)
+    stored = await asyncio.to_thread(services.registry.responses.events, name)
     if stored is None:
         raise BadRequest(
             "Only responses made with `background: true` and `stream: true` can be streamed again.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from llamaleon_server.web.described import Described
 from llamaleon_server.web.services import services_of
 
 
@@ -16,4 +16,4 @@ async def metrics(request: Request) -> Response:
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-routes = [Route("/metrics", metrics, methods=["GET"])]
+routes = [Described("/metrics", metrics, methods=["GET"], media=CONTENT_TYPE_LATEST)]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from llamaleon_server.batches.service import Batches
 from llamaleon_server.engine.protocol import Delta, GenerateRequest
+from llamaleon_server.hub.discovery import Discovery
 from llamaleon_server.jobs.service import Jobs
 from llamaleon_server.registry.records import Target
 from llamaleon_server.registry.registry import Registry
@@ -15,6 +17,7 @@ from llamaleon_server.registry.watch import Watcher
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.settings import Settings
 from llamaleon_server.web.metrics import Metrics
+from llamaleon_server.web.responses_running import Background
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Services:
     jobs: Jobs
     watcher: Watcher
     metrics: Metrics
+    responses: Background
+    batches: Batches
+    discovery: Discovery
 
     def generate(self, target: Target, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Run one request, measured. Closing the generator cancels."""

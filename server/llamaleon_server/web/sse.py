@@ -1,12 +1,16 @@
-"""Server-sent events in OpenAI's form: `data:` lines, `[DONE]` at the end, an error as the last event."""
+"""Server-sent events: OpenAI's chunks with `[DONE]` at the end, and events with names as newer APIs do.
+
+A failure is the last event of either.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
@@ -24,7 +28,7 @@ class EventStream(EventSourceResponse):
     """
 
     def __init__(self, chunks: AsyncGenerator[Any, None], source: Begun[Any]) -> None:
-        super().__init__(_events(chunks), sep="\n")
+        super().__init__(self._events(chunks), sep="\n")
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,18 +37,41 @@ class EventStream(EventSourceResponse):
         finally:
             await self._source.aclose()
 
+    async def _events(self, chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[ServerSentEvent, None]:
+        try:
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    yield _event(chunk)
+            yield ServerSentEvent(data=DONE, sep="\n")
+        except Exception as error:
+            # The status line has left: an event is all that can still tell. Clients read `error` in it as a
+            # failure; [DONE] after it would say that the answer is complete.
+            yield _event(stream_error(error))
 
-async def _events(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[ServerSentEvent, None]:
-    try:
-        async with contextlib.aclosing(chunks):
-            async for chunk in chunks:
-                yield _event(msgspec.json.encode(chunk).decode())
-        yield _event(DONE)
-    except Exception as error:
-        # The status line has left: an event is all that can still tell. Clients read `error` in it as a
-        # failure; [DONE] after it would say that the answer is complete.
-        yield _event(msgspec.json.encode(stream_error(error)).decode())
+
+class NamedEventStream(EventStream):
+    """Each event carries the name of its kind, which is the `type` of its data; nothing follows the last one.
+
+    `failed` makes the event named "error" of what went wrong.
+    """
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Struct, None],
+        source: Begun[Any],
+        failed: Callable[[Exception], dict[str, Any]],
+    ) -> None:
+        self._failed = failed
+        super().__init__(events, source)
+
+    async def _events(self, chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[ServerSentEvent, None]:
+        try:
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    yield _event(chunk, chunk.__struct_config__.tag or chunk.type)
+        except Exception as error:
+            yield _event(self._failed(error), "error")
 
 
-def _event(data: str) -> ServerSentEvent:
-    return ServerSentEvent(data=data, sep="\n")
+def _event(data: Any, name: str | None = None) -> ServerSentEvent:
+    return ServerSentEvent(data=msgspec.json.encode(data).decode(), event=name, sep="\n")

@@ -6,8 +6,6 @@ messages of one role become one, as at Anthropic.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +15,7 @@ from llamaleon_server.chat.ask import Message
 from llamaleon_server.engine.protocol import MEDIA_MARKER
 from llamaleon_server.errors import BadRequest
 from llamaleon_server.wire.anthropic_signature import thinking_of
-from llamaleon_server.wire.decode import refuse
+from llamaleon_server.wire.decode import bytes_of, refuse
 
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 # What Claude Code puts first in its system prompt: accounting, with a number that changes with every request
@@ -81,7 +79,7 @@ class Said:
 
     @property
     def continues(self) -> bool:
-        return self.messages[-1]["role"] == "assistant"
+        return bool(self.messages[-1]["role"] == "assistant")
 
 
 def conversation_of(system: str | list[Block] | None, messages: list[InputMessage]) -> Said:
@@ -216,7 +214,7 @@ def _image(said: Said, block: Block, place: str) -> str:
             f"`{place}.source.media_type`: {source.media_type!r} is none of {', '.join(IMAGES)}.",
             param=f"{place}.source.media_type",
         )
-    said.images.append(_decoded(source.data, f"{place}.source.data"))
+    said.images.append(bytes_of(_required(source.data, f"{place}.source.data"), f"{place}.source.data"))
     said.places.append(place)
     return MEDIA_MARKER
 
@@ -235,16 +233,6 @@ def _source(block: Block, place: str) -> Source:
     if not isinstance(block.source, Source):
         raise BadRequest(f"`{place}.source` must be an object.", param=f"{place}.source")
     return block.source
-
-
-def _decoded(data: str | None, place: str) -> bytes:
-    try:
-        decoded = base64.b64decode(_required(data, place), validate=True)
-    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
-        raise BadRequest(f"`{place}` is not base64: {error}.", param=place) from error
-    if not decoded:
-        raise BadRequest(f"`{place}` must not be empty.", param=place)
-    return decoded
 
 
 def _required(value: str | None, place: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from typing import Any
@@ -13,7 +11,7 @@ from msgspec import Struct
 from llamaleon_server.chat.ask import Message as TemplateMessage
 from llamaleon_server.engine.protocol import MEDIA_MARKER
 from llamaleon_server.errors import BadRequest
-from llamaleon_server.wire.decode import is_set, refuse
+from llamaleon_server.wire.decode import bytes_of, is_set, refuse
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 WORDS_ONLY = "this server reads and writes text and reads images, nothing else."
@@ -174,7 +172,4 @@ def image_of(url: str, field: str) -> bytes:
         )
     if len(url) > MAX_IMAGE_BYTES * 4 // 3 + 100:
         raise BadRequest(f"`{field}`: an image has at most {MAX_IMAGE_BYTES} bytes.", param=field)
-    try:
-        return base64.b64decode(url[found.end() :], validate=True)
-    except binascii.Error as error:
-        raise BadRequest(f"`{field}`: no valid base64: {error}.", param=field) from error
+    return bytes_of(url[found.end() :], field)

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from llamaleon_server.chat.ask import PLAIN, Preset
 from llamaleon_server.engine.protocol import GenerateRequest
 from llamaleon_server.errors import BadRequest
 from llamaleon_server.wire.decode import decode, is_set, refuse
@@ -51,15 +52,20 @@ class CompletionRequest(SamplingFields, frozen=True, kw_only=True):
             _check_tokens(prompt, "prompt" if len(prompts) == 1 else f"prompt[{index}]")
         return prompts
 
-    def generate(self) -> list[GenerateRequest]:
-        """One per choice of each prompt, the choices of a prompt beside each other."""
-        wanted = self.wanted()
+    def generate(self, preset: Preset = PLAIN) -> list[GenerateRequest]:
+        """One per choice of each prompt, the choices of a prompt beside each other.
+
+        `preset`: the model's sampling, where the request says nothing; its messages are for chats.
+        """
+        wanted = self.wanted().over(preset.wanted)
+        max_tokens = DEFAULT_MAX_TOKENS if preset.max_tokens is None else preset.max_tokens
         return [
             GenerateRequest(
                 prompt=prompt,
                 sampling=wanted.sampling(choice),
-                max_tokens=DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
-                stop=self.stops(),
+                max_tokens=max_tokens if self.max_tokens is None else self.max_tokens,
+                context_tokens=preset.context_tokens,
+                stop=(*self.stops(), *preset.stop),
                 logprobs=self.logprobs,
                 prompt_logprobs=self.logprobs if self.echo else None,
                 ignore_eos=bool(self.ignore_eos),

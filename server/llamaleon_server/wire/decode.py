@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any, TypeVar
 
 import msgspec
 
 from llamaleon_server.errors import BadRequest
+from llamaleon_server.wire.depth import MOST_LEVELS, too_deep
 
 Shape = TypeVar("Shape")
 
@@ -22,6 +24,8 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
     Raises:
         BadRequest: malformed JSON, with the place; a wrong type or range, with the field in `param`.
     """
+    if too_deep(body):
+        raise BadRequest(f"The body is nested deeper than {MOST_LEVELS} levels.")
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
@@ -34,10 +38,33 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
         raise BadRequest("The body is nested too deeply.") from error
 
 
-def _wrong_field(reason: str) -> BadRequest:
+def convert(value: Any, shape: type[Shape], place: str) -> Shape:
+    """A part of a request that was decoded already; `place` is where it stands in it, such as `input[3]`.
+
+    Raises: BadRequest, with the whole path of the field in `param`.
+    """
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error), place) from error
+
+
+def bytes_of(text: str, place: str) -> bytes:
+    """What base64 stands for; `place` is the field that holds it. Raises: BadRequest."""
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except ValueError as error:  # not of that alphabet, or not even ASCII
+        raise BadRequest(f"`{place}` is not base64: {error}.", param=place) from error
+    if not decoded:
+        raise BadRequest(f"`{place}` must not be empty.", param=place)
+    return decoded
+
+
+def _wrong_field(reason: str, place: str = "") -> BadRequest:
     """msgspec says ``Expected `int`, got `str` - at `$.messages[0].content` ``."""
     found = _PATH.search(reason)
-    path = found["path"].lstrip(".").removesuffix("[...]") if found else ""  # "[...]": some key of an object
+    path = found["path"].removesuffix("[...]") if found else ""  # "[...]": some key of an object
+    path = f"{place}{path}".lstrip(".")
     reason = reason[: found.start()] if found else reason
     missing = _FIELD.search(reason)
     if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
 from typing import Any, Literal
 
@@ -232,7 +231,7 @@ def encrypted(text: str) -> str:
 def _decrypted(content: str, field: str) -> str:
     try:
         return base64.b64decode(content, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # no base64, not even ASCII, or not of a text
         raise BadRequest(f"`{field}` was not made by this server.", param=field) from error
 
 

@@ -15,11 +15,16 @@ class PromptDetails(Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionDetails(Struct, frozen=True):
+    reasoning_tokens: int
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails | UnsetType = UNSET
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -46,10 +51,11 @@ class Timings(Struct, frozen=True, kw_only=True):
     adapters_in_batch: float
 
 
-def usage_of(finishes: Sequence[Finish], choices: int) -> Usage:
+def usage_of(finishes: Sequence[Finish], choices: int, thinking_tokens: int | None = None) -> Usage:
     """`finishes` in groups of `choices` that share a prompt, which counts once, as at OpenAI.
 
     Cached tokens are those that every choice of a prompt found: what one leaves for the next was not there.
+    `thinking_tokens`, of all choices, are told where answers may have any.
     """
     groups = [finishes[at : at + choices] for at in range(0, len(finishes), choices)]
     prompt = sum(group[0].prompt_tokens for group in groups)
@@ -59,6 +65,7 @@ def usage_of(finishes: Sequence[Finish], choices: int) -> Usage:
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptDetails(sum(_cached(group) for group in groups)),
+        completion_tokens_details=UNSET if thinking_tokens is None else CompletionDetails(thinking_tokens),
     )
 
 

@@ -41,6 +41,10 @@ def test_refusal_goes_to_standard_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert printed.out == ""
     assert printed.err.startswith("error: ")
     assert "DoRA" in printed.err
+    assert main([str(peft_dir), "--base", str(base), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "DoRA" in json.loads(printed.err)["error"]["message"]
 
 
 def test_help_and_imports_are_cheap() -> None:

@@ -20,11 +20,11 @@ from tests.api import CHATML, events
 from tests.server import RunningServer, free_port
 from tests.unit.server.registry.small import write_base
 
-from llamaleon_server.__main__ import is_loopback, parser, settings_of, url_of
+from llamaleon_server.__main__ import parser, settings_of, url_of
 from llamaleon_server.app import create_app
-from llamaleon_server.engine.protocol import EngineOptions
+from llamaleon_server.engine.options import EngineOptions
 from llamaleon_server.errors import BadRequest, NotFound
-from llamaleon_server.settings import ENGINE_LIMITS, EngineSettings, Settings, bytes_of
+from llamaleon_server.settings import ENGINE_LIMITS, EngineSettings, Settings, bytes_of, is_loopback
 from llamaleon_server.testing import FakeEngines
 
 
@@ -34,7 +34,7 @@ async def test_it_works_mounted_under_a_path_of_an_app_that_runs_no_lifespan(tmp
     inner = create_app(Settings(home=tmp_path / "home", models=(str(base),)), open_channel=engines.open)
     host = Starlette(routes=[Mount("/llm/local", app=inner)])
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(host), base_url="http://test/llm/local"
+        transport=httpx.ASGITransport(host), base_url="http://localhost/llm/local"
     ) as http:
         assert (await http.get("/health")).json()["status"] == "ok"
         assert (await http.get("/v1/models/tiny")).json()["id"] == "tiny"
@@ -76,6 +76,7 @@ def test_options_become_settings() -> None:
         home=Path("/h"),
         port=0,
         models=("a.gguf", "b"),
+        discover=True,
         watch=(Path("x"),),
         idle_unload_s=None,
         engine=EngineSettings(
@@ -96,12 +97,77 @@ def test_options_become_settings() -> None:
             queue_limit=9,
         ),
     )
-    assert settings_of(parser().parse_args(["--home", "/h"])) == Settings(home=Path("/h"))
+    assert settings_of(parser().parse_args(["--home", "/h", "--no-discover"])) == Settings(home=Path("/h"))
+
+
+def test_options_of_memory_rope_and_gpus() -> None:
+    text = (
+        "--home /h --memory-budget 8GiB --max-models 2 --kv-type-k q8_0 --kv-type-v f16 --no-mmap "
+        "--rope-scaling yarn --rope-freq-base 1e6 --rope-freq-scale 0.25 --yarn-ext-factor 0.5 "
+        "--yarn-attn-factor 1.1 --yarn-beta-fast 16 --yarn-beta-slow 2 --yarn-orig-ctx 4096 "
+        "--split-mode row --tensor-split 3,1 --main-gpu 1 --no-discover"
+    )
+    assert settings_of(parser().parse_args(text.split())) == Settings(
+        home=Path("/h"),
+        memory_budget=8 << 30,
+        max_models=2,
+        engine=EngineSettings(
+            kv_type_k="q8_0",
+            kv_type_v="f16",
+            use_mmap=False,
+            rope_scaling="yarn",
+            rope_freq_base=1e6,
+            rope_freq_scale=0.25,
+            yarn_ext_factor=0.5,
+            yarn_attn_factor=1.1,
+            yarn_beta_fast=16.0,
+            yarn_beta_slow=2.0,
+            yarn_orig_ctx=4096,
+            split_mode="row",
+            tensor_split=(3.0, 1.0),
+            main_gpu=1,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kv_type_v", "q9"),
+        ("rope_scaling", "wide"),
+        ("split_mode", "x"),
+        ("tensor_split", (0.0, 0.0)),
+        ("tensor_split", (-1.0, 2.0)),
+        ("yarn_ext_factor", 1.5),
+        ("rope_freq_scale", 0.0),
+        ("rope_freq_base", math.inf),
+    ],
+)
+def test_engine_options_that_cannot_be_are_named(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be "):
+        EngineSettings(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["memory_budget", "max_models"])
+def test_limits_of_memory_are_at_least_one(field: str) -> None:
+    given: dict[str, Any] = {field: 0}
+    with pytest.raises(ValueError, match=f"^{field} must be at least 1"):
+        Settings(**given)
+
+
+def test_a_mistake_in_the_presets_file_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("nano:\n  threads: many\n")
+    with pytest.raises(BadRequest, match=r"models\.yaml, line 2: `threads`"):
+        create_app(Settings(home=tmp_path))
 
 
 def test_engine_settings_are_what_the_engine_takes() -> None:
     options, settings = EngineOptions(model_path="/x.gguf"), EngineSettings()
-    assert set(EngineOptions.__struct_fields__) == {"model_path", *EngineSettings.__struct_fields__}
+    assert set(EngineOptions.__struct_fields__) == {
+        "model_path",
+        "projector_path",
+        *EngineSettings.__struct_fields__,
+    }
     for field in EngineSettings.__struct_fields__:
         assert getattr(settings, field) == getattr(options, field), field
 
@@ -213,9 +279,19 @@ def test_mistakes_at_the_start_are_one_line(tmp_path: Path) -> None:
         assert "Traceback" not in failed.stderr
 
 
-def test_listening_to_the_network_is_a_loud_choice(tmp_path: Path) -> None:
-    with RunningServer(tmp_path / "home", ["--host", "0.0.0.0"]) as server:
-        assert "WARNING: listening on 0.0.0.0" in server.log.read_text()
+def test_listening_to_the_network_wants_a_key_or_a_loud_choice(tmp_path: Path) -> None:
+    refused = run("--home", str(tmp_path / "home"), "--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 1
+    assert "llamaleon keys create" in refused.stderr
+    assert "--insecure" in refused.stderr
+    with RunningServer(tmp_path / "home", ["--host", "0.0.0.0", "--insecure"]) as server:
+        log = server.log.read_text()
+        assert "WARNING: listening on 0.0.0.0" in log
+        assert "Whoever reaches this machine" in log
+    with RunningServer(tmp_path / "keyed", ["--host", "0.0.0.0", "--api-key", "k"]) as server:
+        log = server.log.read_text()
+        assert "Nothing is encrypted" in log
+        assert "Whoever reaches this machine" not in log
 
 
 def test_importing_the_server_imports_neither_llama_cpp_nor_torch() -> None:

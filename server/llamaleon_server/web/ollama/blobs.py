@@ -46,9 +46,16 @@ def release(registry: Registry, paths: Iterable[Path]) -> None:
     folder = registry.home / "blobs"
     used = {base.path for base in registry.bases()}
     done = {path for path in paths if path.parent == folder}
-    old = {path for path in folder.glob("*sha256-*") if time.time() - path.stat().st_mtime > WAITS_S}
+    old = {path for path in folder.glob("*sha256-*") if _is_old(path)}
     for path in (done | old) - used:
         path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > WAITS_S
+    except FileNotFoundError:  # an upload that has just got its name
+        return False
 
 
 async def exists(request: Request) -> Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 from msgspec import Struct
@@ -11,7 +9,7 @@ from msgspec import Struct
 from llamaleon_server.chat import ask
 from llamaleon_server.engine.protocol import MEDIA_MARKER
 from llamaleon_server.errors import BadRequest
-from llamaleon_server.wire.decode import refuse
+from llamaleon_server.wire.decode import bytes_of, refuse
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -78,7 +76,7 @@ class Turns:
     def seen(self, text: str, images: list[str], place: str) -> str:
         """The text after the markers of its images. Raises: BadRequest."""
         for index, image in enumerate(images):
-            self.images.append(_decoded(image, f"{place}[{index}]"))
+            self.images.append(bytes_of(image, f"{place}[{index}]"))
             self.places.append(f"{place}[{index}]")
         return "\n".join([MEDIA_MARKER] * len(images) + ([text] if text else []))
 
@@ -118,13 +116,3 @@ def tools_of(tools: list[Tool]) -> tuple[ask.Tool, ...]:
             field=f"tools[{index}].function.parameters",
         )
     return tuple(found.values())
-
-
-def _decoded(image: str, place: str) -> bytes:
-    try:
-        decoded = base64.b64decode(image, validate=True)
-    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
-        raise BadRequest(f"`{place}` is not base64: {error}.", param=place) from error
-    if not decoded:
-        raise BadRequest(f"`{place}` must not be empty.", param=place)
-    return decoded

@@ -23,6 +23,10 @@ UNMADE = {
 }
 
 
+# Of create: what a `modelfile` says itself.
+BESIDE = ("from_", "files", "adapters", "template", "license", "system", "parameters", "messages")
+
+
 class Named(Struct, frozen=True, kw_only=True):
     """`name` is the older word for `model`."""
 
@@ -81,8 +85,9 @@ class CreateRequest(Named, frozen=True, kw_only=True, rename={"from_": "from"}):
         for param, why in UNMADE.items():
             if is_set(getattr(self, param)) and getattr(self, param) != "":
                 raise refuse(param, why)
-        if self.modelfile and (self.from_ or self.files):
-            raise BadRequest("`modelfile` says all, without `from` and `files`.", param="modelfile")
+        beside = [name for name in BESIDE if is_set(getattr(self, name))]
+        if self.modelfile and beside:
+            raise BadRequest(f"`modelfile` says all, without `{beside[0].strip('_')}`.", param="modelfile")
         if not (self.from_ or self.files or self.modelfile):
             raise BadRequest("`from` or `files` is required.", param="from")
 

@@ -230,11 +230,36 @@ async def test_after_a_stop_what_was_done_stays_done_and_the_rest_is_run(tmp_pat
         assert [entry["custom_id"] for entry in found] == [f"n{n}" for n in range(12)]
 
 
-async def test_without_its_input_a_batch_fails_and_keeps_what_was_done(api: Api) -> None:
+async def half_done(api: Api) -> Batch:
     batch = await begin(api, [line(f"n{number}") for number in range(40)])
     async with asyncio.timeout(5):
         while (counts := (await get(api, batch.id)).request_counts) is None or counts.completed < 5:
             await asyncio.sleep(0)
+    return batch
+
+
+async def test_cancelling_twice_at_once_is_cancelling_once(api: Api) -> None:
+    batch = await half_done(api)
+    both = await asyncio.gather(*(api.http.post(f"/v1/batches/{batch.id}/cancel") for _ in range(2)))
+    assert [response.json()["status"] for response in both] == ["cancelling"] * 2
+    assert len([task for task in asyncio.all_tasks() if task.get_name() == batch.id]) == 1
+    done = await ended(api, batch.id)
+    assert done.status == "cancelled"
+    assert done.request_counts is not None
+    assert len(await entries(api, done.output_file_id)) == done.request_counts.completed
+
+
+async def test_cancelled_without_its_input_a_batch_keeps_what_was_done(api: Api) -> None:
+    batch = await half_done(api)
+    await api.http.delete(f"/v1/files/{batch.input_file_id}")
+    await api.http.post(f"/v1/batches/{batch.id}/cancel")
+    done = await ended(api, batch.id)
+    assert done.status == "cancelled"
+    assert len(await entries(api, done.output_file_id)) >= 5
+
+
+async def test_without_its_input_a_batch_fails_and_keeps_what_was_done(api: Api) -> None:
+    batch = await half_done(api)
     await api.services.batches.close()
     await api.http.delete(f"/v1/files/{batch.input_file_id}")
     api.services.batches.start()

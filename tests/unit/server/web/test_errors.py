@@ -109,7 +109,7 @@ async def test_unknown_routes_and_methods_have_the_same_body(api: Api) -> None:
     response = await api.http.get("/v1/nothing")
     assert response.status_code == 404
     assert "/v1/nothing" in error_of(response)["message"]
-    response = await api.http.get("/v1/chat/completions")
+    response = await api.http.get("/v1/completions")
     assert response.status_code == 405
     assert response.headers["allow"] == "POST"
     assert "POST" in error_of(response)["message"]
@@ -131,7 +131,7 @@ async def test_our_own_mistakes_inside_a_stream_are_an_event(
 ) -> None:
     import llamaleon_server.web.chat as module
 
-    monkeypatch.setattr(module, "last_choice", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "last_choice", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.ERROR):
         *_, last = events(await api.chat(stream=True))
     assert last["error"]["type"] == "server_error"

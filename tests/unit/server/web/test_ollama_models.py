@@ -192,6 +192,7 @@ async def test_a_model_with_an_adapter(api: Api, tmp_path: Path) -> None:
         ({"from": "tiny", "adapters": {"a": "md5:0"}}, "adapters.a"),
         ({"files": {"a": "sha256:" + "0" * 64}}, "files.a"),
         ({"from": "tiny", "modelfile": "FROM tiny"}, "modelfile"),
+        ({"modelfile": "FROM tiny", "system": "Be brief."}, "system"),
         ({"modelfile": "FORM tiny"}, "FORM"),
     ],
 )

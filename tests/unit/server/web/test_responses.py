@@ -234,6 +234,18 @@ async def test_input_tokens_are_those_of_the_answer(api: Api) -> None:
         ),
         ({"input": [{"type": "function_call_output", "call_id": "none", "output": "x"}]}, "input"),
         ({"input": [{"type": "reasoning", "encrypted_content": "%"}]}, "input[0].encrypted_content"),
+        ({"input": [{"type": "reasoning", "encrypted_content": "é"}]}, "input[0].encrypted_content"),
+        (
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_image", "image_url": "data:image/png;base64,é"}],
+                    }
+                ]
+            },
+            "input[0].content[0].image_url",
+        ),
         ({"model": "none"}, "model"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": -1}, "temperature"),

@@ -269,11 +269,12 @@ def test_tool_calls_and_their_results() -> None:
 
 
 def test_a_result_may_be_an_error_or_empty() -> None:
-    for given, text in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"is_error": True}, "Error: 18 °C"),
         ({"content": None}, ""),
         ({"content": "x"}, "x"),
-    ]:
+    ]
+    for given, text in cases:
         turn = {"role": "user", "content": [{**RESULT, **given}]}
         assert said(*HELLO, {"role": "assistant", "content": [CALL]}, turn)[-1]["content"] == text
 

@@ -1,0 +1,65 @@
+"""uvicorn's connection, which waits only so long for a request to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def patient(seconds: float) -> type[H11Protocol]:
+    """A protocol whose connections end when the head of a request, or a body that nobody wants any more,
+    takes longer. While a request is answered, its limits are those of `web/limits.py`."""
+
+    class Patient(H11Protocol):
+        _waiting: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop()
+
+        def _watch(self) -> None:
+            """Let the clock run exactly while a request is arriving."""
+            if self.cycle is None or (self.cycle.response_complete and not self._idle()):
+                if self._waiting is None:
+                    self._waiting = self.loop.call_later(seconds, self._give_up)
+            else:
+                self._stop()
+
+        def _idle(self) -> bool:
+            """Between two requests: uvicorn's own clock runs."""
+            return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+
+        def _stop(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+
+        def _give_up(self) -> None:
+            if self.transport.is_closing():
+                return
+            begun = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
+            if begun:  # half a head: its sender may listen
+                self.transport.write(_late())
+            self.transport.close()
+
+    return Patient
+
+
+def _late() -> bytes:
+    message = b"The request did not arrive in time."
+    head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    return head.encode() + f"content-length: {len(message)}\r\n\r\n".encode() + message
