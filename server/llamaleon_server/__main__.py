@@ -190,9 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"llamaleon: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(arguments.log_level)
     try:
         listener = listen(settings.host, settings.port)
         with listener:
@@ -201,6 +199,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"llamaleon: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        # They log whole URLs, and those that a hub redirects to are signed: whoever has one may download.
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def listen(host: str, port: int) -> socket.socket:

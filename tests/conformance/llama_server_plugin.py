@@ -111,6 +111,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.path.name in NOT_OURS:
         pytest.skip(NOT_OURS[item.path.name])
+    if item.get_closest_marker("slow") is not None:
+        pytest.skip("slow, by their own mark: large models that are not here (download)")
     assert isinstance(item, pytest.Function)
     _names[:] = _MODEL.findall(inspect.getsource(item.function))
 

@@ -107,8 +107,6 @@ def run(folder: Path, only: str) -> list[tuple[str, str, str]]:
             str(folder),
             "-c",
             str(folder / "pytest.ini"),
-            "-m",
-            "not slow",
             "--timeout",
             "120",
         ]

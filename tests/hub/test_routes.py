@@ -71,6 +71,7 @@ async def test_without_a_stream(api: Api) -> None:
         ({"model": ""}, 400, "model"),
         ({}, 400, "model"),
         ({"model": REPO, "mirror": "file:///etc"}, 400, "mirror"),
+        ({"model": REPO, "mirror": "https://user:secret@mirror.example"}, 400, "mirror"),
     ],
 )
 async def test_errors_before_the_stream(api: Api, body: dict[str, str], status: int, param: str) -> None:

@@ -61,8 +61,7 @@ def plan_of(target: Target, ask: Ask) -> Plan:
         ignore_eos=ask.ignore_eos,
         cache_prompt=ask.cache_prompt,
         grammar=_grammar(manner, setup, ask),
-        parse_special_output=bool(setup.tags)
-        or (manner.dialect.reads(setup) and manner.dialect.has_control_tokens),
+        parse_special_output=_shows_control_tokens(manner, setup),
         media=ask.media,
     )
     requests = [replace(first, sampling=wanted.sampling(choice)) for choice in range(ask.choices)]
@@ -164,7 +163,8 @@ def _callable(ask: Ask) -> tuple[Tool, ...]:
 
 
 def _shows_control_tokens(manner: Manner, setup: Setup) -> bool:
-    return manner.dialect.reads(setup) and (manner.dialect.has_control_tokens or setup.tags is not None)
+    """Whether what is read, thinking or calls, may be marked by control tokens."""
+    return bool(setup.tags) or (manner.dialect.reads(setup) and manner.dialect.has_control_tokens)
 
 
 def _grammar(manner: Manner, setup: Setup, ask: Ask) -> str | None:

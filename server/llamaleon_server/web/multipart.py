@@ -14,6 +14,7 @@ from llamaleon_server.errors import BadRequest
 from llamaleon_server.registry.files import Upload
 
 MAX_FIELD_BYTES = 64 * 1024
+MAX_FIELDS = 64  # more than any client sends
 FILE_FIELD = "file"
 
 
@@ -58,8 +59,10 @@ class _Receiver:
             if self.filename is not None:
                 raise BadRequest("Upload one `file` at a time.", param=FILE_FIELD)
             self.filename = options.get(b"filename", b"upload").decode(errors="replace")
-        else:
-            self.fields[self._name] = bytearray()
+            return
+        self.fields[self._name] = bytearray()
+        if len(self.fields) > MAX_FIELDS:
+            raise BadRequest(f"The form has more than {MAX_FIELDS} fields.")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == FILE_FIELD:

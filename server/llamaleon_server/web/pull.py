@@ -31,7 +31,7 @@ SEARCHES = ThreadPoolExecutor(2, "search")
 
 Text = Annotated[str, Meta(min_length=1)]
 Token = Annotated[str, Meta(pattern=r"^[!-~]+$")]  # it becomes a header
-Address = Annotated[str, Meta(pattern=r"^https?://[^/\s@]+")]
+Address = Annotated[str, Meta(pattern=r"^https?://[^/\s@]+(/\S*)?$")]
 
 
 class PullRequest(Struct, frozen=True):

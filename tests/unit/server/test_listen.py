@@ -1,11 +1,15 @@
-"""The socket that the server listens on."""
+"""The socket that the server listens on, and what it logs."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
-from llamaleon_server.__main__ import listen
+import httpx
+import pytest
+
+from llamaleon_server.__main__ import listen, log_to_stderr
 
 
 async def test_connections_send_a_token_at_once() -> None:
@@ -23,3 +27,17 @@ async def test_connections_send_a_token_at_once() -> None:
             assert await asyncio.wait_for(accepted, 5)
             writer.close()
             await writer.wait_closed()
+
+
+def test_the_urls_of_downloads_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    loggers = [logging.getLogger(name) for name in ("httpx", "httpx2")]
+    levels = [logger.level for logger in loggers]
+    caplog.set_level(logging.DEBUG)
+    try:
+        log_to_stderr("debug")
+        with httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200))) as client:
+            client.get("https://cdn.example/model.gguf?signature=secret")
+        assert "secret" not in caplog.text
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

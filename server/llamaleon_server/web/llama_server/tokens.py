@@ -52,15 +52,19 @@ async def tokens_of(
     engine: Engine, parts: Sequence[Part], place: str, *, add_special: bool, parse_special: bool = True
 ) -> list[int]:
     """Texts and token ids in one row; what begins it may get a BOS. Raises: BadRequest."""
-    found: list[int] = []
-    for at, part in enumerate(parts):
-        if isinstance(part, str):
-            first = add_special and at == 0
-            found += (await engine.tokenize([part], add_special=first, parse_special=parse_special))[0]
-        elif 0 <= part < engine.ready.n_vocab:
-            found.append(part)
-        else:
+    for part in parts:
+        if isinstance(part, int) and not 0 <= part < engine.ready.n_vocab:
             raise BadRequest(f"`{place}`: {part} is not a token of this model.", param=place)
+    texts = [part for part in parts if isinstance(part, str)]
+    # All in one message: a row of a thousand words would be a thousand turns of the event loop.
+    split = iter(await engine.tokenize(texts, parse_special=parse_special) if texts else [])
+    found = [token for part in parts for token in ([part] if isinstance(part, int) else next(split))]
+    if add_special and parts and isinstance(parts[0], str):
+        begun, plain = [
+            (await engine.tokenize([parts[0]], add_special=special, parse_special=parse_special))[0]
+            for special in (True, False)
+        ]
+        found[: len(plain)] = begun
     return found
 
 

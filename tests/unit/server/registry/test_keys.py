@@ -80,3 +80,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*home, "revoke", "laptop"]) == 0
     assert "open again" in capsys.readouterr().err
     assert main([*home, "revoke", "laptop"]) == 1
+    capsys.readouterr()
+    assert main([*home, "--json", "revoke", "laptop"]) == 1
+    refused = json.loads(capsys.readouterr().err)["error"]
+    assert "laptop" in refused["message"]
+    assert refused["param"] == "name"

@@ -100,6 +100,8 @@ async def test_what_is_no_upload(api: Api) -> None:
     two = [("file", ("a", b"x")), ("file", ("b", b"y"))]
     response = await api.http.post("/v1/files", files=two, data={"purpose": "fine-tune"})
     assert response.json()["error"]["param"] == "file"
+    many = {f"field{number}": "" for number in range(65)}
+    assert (await api.http.post("/v1/files", files=two[:1], data=many)).status_code == 400
     assert list((api.services.registry.home / "files").iterdir()) == []
 
 
