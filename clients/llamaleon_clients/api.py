@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from llamaleon_clients.errors import ServerRefused, ServerUnreachable
+from llamaleon_clients.words import say
 
 Json = dict[str, Any]
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -90,8 +91,10 @@ class Client:
     def ps(self) -> Json:
         return self._json("GET", "/llamaleon/ps")
 
-    def add_base(self, path: Path, name: str | None = None) -> Json:
-        return self._json("POST", "/llamaleon/bases", json=_present(path=str(path.resolve()), name=name))
+    def add_base(self, path: Path, name: str | None = None, projector: Path | None = None) -> Json:
+        eyes = None if projector is None else str(projector.resolve())
+        body = _present(path=str(path.resolve()), name=name, projector=eyes)
+        return self._json("POST", "/llamaleon/bases", json=body)
 
     def remove_base(self, name: str) -> None:
         self._send("DELETE", f"/llamaleon/bases/{_segment(name)}")
@@ -161,22 +164,24 @@ class Client:
 
     # ------------------------------------------------------------ chat
 
-    def chat(self, model: str, messages: list[Json], **sampling: Any) -> str:
-        body = {"model": model, "messages": messages, **_present(**sampling)}
-        answer = self._json("POST", "/v1/chat/completions", json=body)
-        return str(answer["choices"][0]["message"]["content"] or "")
+    def chat_answer(self, model: str, messages: list[Json], **settings: Any) -> Json:
+        """The whole answer, as OpenAI's clients see it. `settings`: fields of the request; None is absent."""
+        body = {"model": model, "messages": messages, **_present(**settings)}
+        return self._json("POST", "/v1/chat/completions", json=body)
 
-    def stream_chat(self, model: str, messages: list[Json], **sampling: Any) -> Generator[str, None, None]:
-        """Pieces of the answer as they come. Closing the iterator ends the request on the server."""
-        body = {"model": model, "messages": messages, "stream": True, **_present(**sampling)}
+    def chat(self, model: str, messages: list[Json], **settings: Any) -> str:
+        return str(self.chat_answer(model, messages, **settings)["choices"][0]["message"]["content"] or "")
+
+    def stream_deltas(self, model: str, messages: list[Json], **settings: Any) -> Generator[Json, None, None]:
+        """`delta` objects of the answer as they come. Closing the iterator ends the request on the server."""
+        body = {"model": model, "messages": messages, "stream": True, **_present(**settings)}
         with reachable(self.url), self._http.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.is_error:
                 response.read()
                 raise refused(response)
             for chunk in _sse(response):
                 for choice in chunk.get("choices", ()):
-                    if text := choice["delta"].get("content"):
-                        yield text
+                    yield choice["delta"]
 
     # ------------------------------------------------------------ transport
 
@@ -195,7 +200,7 @@ class Client:
             body = None
         if not isinstance(body, dict):
             raise ServerUnreachable(
-                self.url, f"{path} is not a Llamaleon answer; another program listens there"
+                self.url, say("{path} is not a Llamaleon answer; another program listens there", path=path)
             )
         return body
 
@@ -215,7 +220,7 @@ def reachable(url: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as error:
-        raise ServerUnreachable(url, "timed out") from error
+        raise ServerUnreachable(url, say("timed out")) from error
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise ServerUnreachable(url, str(error) or type(error).__name__) from error
 

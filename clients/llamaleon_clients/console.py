@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from llamaleon_clients.words import say
+
 PIPE_WIDTH = 1000  # columns
 
 
@@ -20,7 +22,10 @@ def out() -> Console:
 
 
 def err() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """Standard error: words are wrapped at a terminal; in a pipe a message stays one line."""
+    made = Console(stderr=True, highlight=False)
+    made.soft_wrap = not made.is_terminal
+    return made
 
 
 def note(message: str) -> None:
@@ -30,6 +35,11 @@ def note(message: str) -> None:
 
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_error_json(body: Any) -> None:
+    """One line, the last on standard error: progress and notes may stand before it."""
+    sys.stderr.write(json.dumps(body, ensure_ascii=False) + "\n")
 
 
 def table(*columns: str) -> Table:
@@ -48,7 +58,8 @@ def wide_console() -> Console:
 
 
 def print_table(made: Table) -> None:
-    wide_console().print(made)
+    """Every row is one line, also where the terminal breaks it: a folded name could not be copied."""
+    Console(highlight=False, width=PIPE_WIDTH).print(made)
 
 
 def human_bytes(count: float | None) -> str:
@@ -90,5 +101,5 @@ def ago(created: int | None) -> str:
     seconds = max(0.0, time.time() - created)
     for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds / 86400:.0f} days ago"
+            return say("{time} ago", time=f"{seconds / size:.0f} {unit}")
+    return say("{days} days ago", days=f"{seconds / 86400:.0f}")

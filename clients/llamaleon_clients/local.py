@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llamaleon_clients.api import Client
 from llamaleon_clients.errors import ClientError, StartFailed
+from llamaleon_clients.words import say
 
 HOST = "127.0.0.1"
 PORT = 11711
@@ -87,14 +88,16 @@ def stop(running: Running) -> None:
     """
     if running.pid is None:
         raise ClientError(
-            f"the server at {running.url} was not started from this home: stop it where it runs."
+            say("the server at {url} was not started from this home: stop it where it runs.", url=running.url)
         )
     import psutil
 
     try:
         process = psutil.Process(running.pid)
         if "llamaleon_server" not in " ".join(process.cmdline()):
-            raise ClientError(f"process {running.pid} is not a Llamaleon server; nothing was stopped.")
+            raise ClientError(
+                say("process {pid} is not a Llamaleon server; nothing was stopped.", pid=running.pid)
+            )
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(STOP_TIMEOUT_S)
@@ -104,7 +107,9 @@ def stop(running: Running) -> None:
     except psutil.NoSuchProcess:
         pass  # it ended by itself
     except psutil.AccessDenied as error:
-        raise ClientError(f"process {running.pid} belongs to another user; nothing was stopped.") from error
+        raise ClientError(
+            say("process {pid} belongs to another user; nothing was stopped.", pid=running.pid)
+        ) from error
     child = _started.pop(running.pid, None)
     if child is not None:
         child.wait()
@@ -117,7 +122,7 @@ def free_port(wanted: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
             return int(probe.getsockname()[1])
-    raise ClientError(f"no free port on {HOST}")
+    raise ClientError(say("no free port on {host}", host=HOST))
 
 
 def _recorded(home: Path) -> Running | None:
@@ -142,15 +147,20 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
         if _healthy(url):
             return
         if process.poll() is not None:
-            raise StartFailed(f"the server ended at once (exit code {process.returncode}).{_tail(log)}")
+            said = say("the server ended at once (exit code {code}).", code=process.returncode)
+            raise StartFailed(f"{said} {_tail(log)}")
         time.sleep(0.05)
     process.terminate()
-    raise StartFailed(f"the server did not answer at {url} within {START_TIMEOUT_S:.0f} s.{_tail(log)}")
+    waited = f"{START_TIMEOUT_S:.0f}"
+    said = say("the server did not answer at {url} within {seconds} s.", url=url, seconds=waited)
+    raise StartFailed(f"{said} {_tail(log)}")
 
 
 def _tail(log: Path) -> str:
     lines = log.read_text("utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-    return f" The end of {log}:\n" + "\n".join(f"  {line}" for line in lines) if lines else f" See {log}."
+    if not lines:
+        return say("See {log}.", log=log)
+    return "\n".join([say("The end of {log}:", log=log), *(f"  {line}" for line in lines)])
 
 
 @contextlib.contextmanager

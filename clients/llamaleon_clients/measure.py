@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llamaleon_clients.api import Client, Json
 from llamaleon_clients.errors import BadInput
+from llamaleon_clients.words import say
 
 CONCURRENCY = 8
 MAX_TOKENS = 400
@@ -50,7 +51,14 @@ def read_examples(path: Path) -> list[Example]:
             *messages, answer = json.loads(line)["messages"]
             examples.append(Example(messages, answer["content"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{path}, line {number}: not a chat row with an answer ({error}).") from error
+            raise BadInput(
+                say(
+                    "{path}, line {number}: not a chat row with an answer ({error}).",
+                    path=path,
+                    number=number,
+                    error=error,
+                )
+            ) from error
     return examples
 
 

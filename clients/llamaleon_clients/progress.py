@@ -15,11 +15,12 @@ from rich.text import Text
 
 from llamaleon_clients.console import human_bytes, human_count, human_seconds
 from llamaleon_clients.training import Display, Progress
+from llamaleon_clients.words import say
 
 PLAIN_EVERY_S = 5.0
 BAR_WIDTHS = range(4, 31)  # columns: fewer show nothing, more say nothing
-AFTER_TRAINING = "converting, checking parity, comparing with the base"
-STYLES = {"warn": "yellow", "warning": "yellow", "error": "red"}
+WARNINGS = ("warn", "warning")
+STYLES = {**dict.fromkeys(WARNINGS, "yellow"), "error": "red"}
 
 
 class ClosableDisplay(Display, Protocol):
@@ -37,18 +38,33 @@ def progress_display(console: Console | None = None) -> ClosableDisplay:
 
 def figures(progress: Progress) -> list[str]:
     """The parts of the progress line that are known, in reading order."""
-    parts = [f"{progress.step}/{progress.steps}" if progress.steps else f"step {progress.step}"]
+    parts = [
+        f"{progress.step}/{progress.steps}" if progress.steps else say("step {step}", step=progress.step)
+    ]
     if progress.train_loss is not None:
-        parts.append(f"loss {progress.train_loss:.3f}")
+        parts.append(say("loss {loss}", loss=f"{progress.train_loss:.3f}"))
     if progress.valid_loss is not None:
-        parts.append(f"held-out {progress.valid_loss:.3f}")
+        parts.append(say("held-out {loss}", loss=f"{progress.valid_loss:.3f}"))
     if progress.tokens_per_s is not None:
         parts.append(f"{human_count(progress.tokens_per_s)} tok/s")
     if progress.memory_bytes is not None:
         parts.append(human_bytes(progress.memory_bytes))
     if progress.eta_s is not None:
-        parts.append(f"{human_seconds(progress.eta_s)} left")
+        parts.append(say("{time} left", time=human_seconds(progress.eta_s)))
     return parts
+
+
+def status(name: str) -> str:
+    """A job's status, as the API names it, in words."""
+    known = {
+        "validating_files": say("validating files"),
+        "queued": say("queued"),
+        "running": say("running"),
+        "succeeded": say("succeeded"),
+        "failed": say("failed"),
+        "cancelled": say("cancelled"),
+    }
+    return known.get(name, name.replace("_", " "))
 
 
 def bar(done: float, width: int) -> str:
@@ -80,7 +96,11 @@ class LiveDisplay:
             self._live.update(self._line(progress))
             return
         trained = progress.step and progress.step == progress.steps
-        doing = AFTER_TRAINING if trained else progress.status.replace("_", " ")
+        doing = (
+            say("converting, checking parity, comparing with the base")
+            if trained
+            else status(progress.status)
+        )
         self._spinner.update(text=Text(doing, style="cyan"))
         self._live.update(self._spinner)
 
@@ -124,5 +144,5 @@ class PlainDisplay:
             self._console.print("  ".join(figures(progress)), soft_wrap=True)
 
     def message(self, level: str, text: str) -> None:
-        prefix = "" if level == "info" else f"{level}: "
+        prefix = "" if level == "info" else f"{say('Warning') if level in WARNINGS else say('Error')}: "
         self._console.print(prefix + text, markup=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
 from llamaleon_clients.api import Json
 from llamaleon_clients.console import human_bytes
@@ -25,6 +26,8 @@ from llamaleon_clients.errors import ClientError
 from llamaleon_clients.words import say
 
 PLAIN_EVERY_S = 5.0
+# Columns of a bar's line: a short name, a short bar, and all that is not the name.
+LEAST_NAME, LEAST_BAR, FIGURES = 12, 8, 46
 SUCCESS = "success"
 
 
@@ -76,24 +79,29 @@ class Silent:
 
 class Bars:
     def __init__(self, console: Console) -> None:
+        self._room = max(LEAST_NAME, console.width - FIGURES)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=LEAST_BAR)),
+            DownloadColumn(table_column=Column(no_wrap=True)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             console=console,
+            expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._looking = console.status(say("looking for the model"))  # until the first file is known
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._looking.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._looking.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def update(self, step: Json) -> None:
         if note := step.get("note"):
@@ -101,10 +109,21 @@ class Bars:
         digest, completed = step.get("digest"), step.get("completed") or 0
         if digest is None:
             return
+        if not self._tasks:
+            self._looking.stop()
+            self._progress.start()
         if digest not in self._tasks:
-            name = escape(str(step.get("file") or digest).rpartition("/")[2])
-            self._tasks[digest] = self._progress.add_task(name, total=step.get("total"))
+            name = _in_short(str(step.get("file") or digest).rpartition("/")[2], self._room)
+            self._tasks[digest] = self._progress.add_task(escape(name), total=step.get("total"))
         self._progress.update(self._tasks[digest], completed=completed)
+
+
+def _in_short(name: str, room: int) -> str:
+    """Without its middle, if it is longer than `room`: the ends tell files apart, e.g. `-Q8_0.gguf`."""
+    if len(name) <= room:
+        return name
+    end = room // 2
+    return f"{name[: room - end - 1]}…{name[-end:]}"
 
 
 class Lines:

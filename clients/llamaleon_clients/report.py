@@ -13,17 +13,15 @@ from llamaleon_clients.api import Json
 from llamaleon_clients.console import table
 from llamaleon_clients.errors import ClientError
 from llamaleon_clients.training import Progress
-
-# Keys of an evaluation, what they are called, and how they are written.
-METRICS: Mapping[str, tuple[str, str]] = {
-    "loss": ("loss", "{:.4f}"),
-    "exact_match": ("exact match", "{:.1%}"),
-    "valid_json": ("valid JSON", "{:.1%}"),
-}
+from llamaleon_clients.words import say
 
 
 class JobNotDeployed(ClientError):
     """The job ended without an adapter that answers; the message carries the server's reason."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def print_outcome(console: Console, job: Json, progress: Progress) -> None:
@@ -36,16 +34,28 @@ def print_outcome(console: Console, job: Json, progress: Progress) -> None:
 
 def parity_line(parity: Json) -> str:
     """The trained adapter against the served one; KL in nats per token, the difference in logits."""
-    return (
-        f"Parity over {parity['tokens']:,} tokens: mean KL {parity['mean_kl']:.1e}, "
-        f"largest difference {parity['max_abs_diff']:.1e}"
+    return say(
+        "Parity over {tokens} tokens: mean KL {mean}, largest difference {largest}",
+        tokens=f"{parity['tokens']:,}",
+        mean=f"{parity['mean_kl']:.1e}",
+        largest=f"{parity['max_abs_diff']:.1e}",
     )
 
 
+def metrics() -> Mapping[str, tuple[str, str]]:
+    """Keys of an evaluation, what they are called, and how they are written."""
+    return {
+        "loss": (say("loss"), "{:.4f}"),
+        "exact_match": (say("exact match"), "{:.1%}"),
+        "valid_json": (say("valid JSON"), "{:.1%}"),
+    }
+
+
 def evaluation_table(evaluation: Json) -> Table:
-    made = table(f"{evaluation['rows']} held-out rows", "base>", "adapter>")
+    rows = say("{rows} held-out rows", rows=evaluation["rows"])
+    made = table(rows, say("base") + ">", say("adapter") + ">")
     base, adapter = evaluation["base"], evaluation["adapter"]
-    for key, (label, form) in METRICS.items():
+    for key, (label, form) in metrics().items():
         if key in base or key in adapter:
             made.add_row(label, _metric(base.get(key), form), _metric(adapter.get(key), form))
     return made
@@ -77,12 +87,13 @@ def require_success(job: Json) -> None:
     if job["status"] == "succeeded":
         return
     error = job.get("error") or {}
-    reason = _by_line(error.get("message") or "no reason was given")
+    reason = _by_line(error.get("message") or say("no reason was given"))
+    code = error.get("code")
     if job["status"] == "cancelled":
-        raise JobNotDeployed(f"job {job['id']} was cancelled.")
-    if error.get("code") in ("parity_failed", "worse_than_base"):
-        raise JobNotDeployed(f"the adapter was kept but not deployed: {reason}")
-    raise JobNotDeployed(f"job {job['id']} failed: {reason}")
+        raise JobNotDeployed(say("job {job} was cancelled.", job=job["id"]), "cancelled")
+    if code in ("parity_failed", "worse_than_base"):
+        raise JobNotDeployed(say("the adapter was kept but not deployed: {reason}", reason=reason), code)
+    raise JobNotDeployed(say("job {job} failed: {reason}", job=job["id"], reason=reason), code)
 
 
 def _by_line(reason: str) -> str:

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from llamaleon_clients.api import Json
 from llamaleon_clients.console import human_bytes, human_count, human_seconds, wide_console
+from llamaleon_clients.words import say
 
-HEADER = ("MODEL", "STATE", "MEMORY>", "RUNNING>", "WAITING>", "TOKENS/S>", "UNLOADS")
+RIGHT = range(2, 6)  # the columns of numbers
 GAP = 3  # columns between cells
 LEAST_NAME = 12  # columns of the first cell, however narrow the terminal
 SHOWN_ADAPTERS = 12
@@ -23,9 +24,13 @@ SHOWN_ALONE = 4
 
 def print_residents(models: Sequence[Json]) -> None:
     console = wide_console()
+    titles = (
+        *(say("MODEL"), say("STATE"), say("MEMORY"), say("RUNNING")),
+        *(say("WAITING"), say("TOKENS/S"), say("UNLOADS")),
+    )
     rows = [_row(model) for model in models]
-    widths = _widths([tuple(title.removesuffix(">") for title in HEADER), *rows], console.width)
-    console.print(_line(HEADER, widths, style="bold"))
+    widths = _widths([titles, *rows], console.width)
+    console.print(_line(titles, widths, style="bold"))
     for model, row in zip(models, rows, strict=True):
         console.print(_line(row, widths))
         if details := _details(model):
@@ -33,18 +38,23 @@ def print_residents(models: Sequence[Json]) -> None:
 
 
 def _row(model: Json) -> tuple[str, ...]:
-    state, rates, expires = model["state"], model.get("rates"), model.get("expires")
-    if state == "loading":
-        state = f"loading {model['progress']:.0%}"
+    rates, expires = model.get("rates"), model.get("expires")
     return (
         str(model["name"]),
-        str(state),
+        _state(model),
         human_bytes(model.get("resident_bytes")),
         str(model["running"]),
         str(model.get("waiting", 0)),
         "-" if rates is None else f"{rates['tokens_out']:.0f}",
-        "-" if expires is None else f"in {human_seconds(max(0.0, expires - time.time()))}",
+        "-" if expires is None else say("in {time}", time=human_seconds(max(0.0, expires - time.time()))),
     )
+
+
+def _state(model: Json) -> str:
+    state = str(model["state"])
+    if state == "loading":
+        return say("loading {done}", done=f"{model['progress']:.0%}")
+    return say("ready") if state == "ready" else state
 
 
 def _widths(rows: Sequence[tuple[str, ...]], room: int) -> list[int]:
@@ -57,10 +67,10 @@ def _widths(rows: Sequence[tuple[str, ...]], room: int) -> list[int]:
 
 def _line(cells: Sequence[str], widths: Sequence[int], style: str = "") -> Table:
     made = Table.grid(padding=(0, GAP, 0, 0))
-    for title, width in zip(HEADER, widths, strict=True):
-        justify: Literal["left", "right"] = "right" if title.endswith(">") else "left"
+    for number, width in enumerate(widths):
+        justify: Literal["left", "right"] = "right" if number in RIGHT else "left"
         made.add_column(width=width, justify=justify, overflow="fold")
-    made.add_row(*(escape(cell.removesuffix(">")) for cell in cells), style=style)
+    made.add_row(*(escape(cell) for cell in cells), style=style)
     return made
 
 
@@ -78,53 +88,93 @@ def _details(model: Json) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     ready = model.get("ready")
     if ready:
-        found.append(("on", f"{ready['device']}, {ready['context_tokens']:,} tokens of context"))
+        room = say("{tokens} tokens of context", tokens=f"{ready['context_tokens']:,}")
+        found.append((say("on"), f"{ready['device']}, {room}"))
+        if options := _options(ready):
+            found.append((say("with"), options))
     if model.get("step") and model["step"]["steps"]:
-        found.append(("passes", _passes(model["step"], model.get("rates"))))
+        found.append((say("passes"), _passes(model["step"], model.get("rates"))))
     if bank := model.get("bank"):
         found += _bank(bank)
         inside = {one["key"] for one in bank["hot"]}
         if waiting := [_name(a) for a in model["adapters"] if a["pinned"] and a["key"] not in inside]:
-            found.append(("pinned", f"{', '.join(waiting)} (not in the bank yet)"))
+            found.append((say("pinned"), say("{names} (not in the bank yet)", names=", ".join(waiting))))
     if (prefix := model.get("prefix")) and prefix["hit_rate"] is not None:
-        found.append(("cache", _cache(prefix, model["kv"])))
+        found.append((say("cache"), _cache(prefix, model["kv"])))
     return found
+
+
+def _options(ready: Json) -> str:
+    """How the engine was loaded; an older server does not say."""
+    if not ready.get("kv_tokens"):
+        return ""
+    kinds = list(dict.fromkeys([ready["kv_type_k"], ready["kv_type_v"]]))
+    parts = [
+        say("{layers} layers on the GPU", layers=ready["gpu_layers"])
+        if ready["gpu_layers"]
+        else say("{threads} threads", threads=ready["threads"]),
+        say(
+            "a cache of {tokens} tokens in {kinds} ({size})",
+            tokens=human_count(ready["kv_tokens"]),
+            kinds="/".join(kinds),
+            size=human_bytes(ready["kv_bytes"]),
+        ),
+        *[say("flash attention")] * bool(ready.get("flash_attention")),
+        *(f"{name} {value}" for name, value in ready["rope"].items()),
+    ]
+    return ", ".join(parts)
 
 
 def _passes(step: Json, rates: Json | None) -> str:
     parts = [
-        f"{step['mean_s'] * 1000:.0f} ms each (p99 {step['p99_s'] * 1000:.0f} ms)",
-        f"{step['sequences_mean']:.1f} sequences and {step['adapters_mean']:.1f} adapters in one",
+        say(
+            "{mean} ms each (p99 {p99} ms)",
+            mean=f"{step['mean_s'] * 1000:.0f}",
+            p99=f"{step['p99_s'] * 1000:.0f}",
+        ),
+        say(
+            "{sequences} sequences and {adapters} adapters in one",
+            sequences=f"{step['sequences_mean']:.1f}",
+            adapters=f"{step['adapters_mean']:.1f}",
+        ),
     ]
     if rates and rates["tokens_in"] >= 1:
-        parts.append(f"{rates['tokens_in']:.0f} prompt tokens/s")
+        parts.append(say("{rate} prompt tokens/s", rate=f"{rates['tokens_in']:.0f}"))
     if step["drafted_tokens"]:
         right = step["accepted_tokens"] / step["drafted_tokens"]
-        parts.append(f"{right:.0%} of {human_count(step['drafted_tokens'])} guessed tokens right")
+        guessed = human_count(step["drafted_tokens"])
+        parts.append(say("{share} of {count} guessed tokens right", share=f"{right:.0%}", count=guessed))
     return ", ".join(parts)
 
 
 def _bank(bank: Json) -> list[tuple[str, str]]:
     found = []
     if bank["total_ranks"]:
-        held = [f"{bank['used_ranks']} of {bank['total_ranks']} ranks"]
-        if others := bank["warm_adapters"] - len(bank["hot"]):
-            held.append(
-                f"{others} more adapter{'s' * (others > 1)} in RAM ({human_bytes(bank['warm_bytes'])} in all)"
-            )
-        if bank["cold_adapters"]:
-            held.append(f"{bank['cold_adapters']} on disk")
-        found.append(("bank", ", ".join(held)))
+        found.append((say("bank"), ", ".join(_held(bank))))
     if bank["hot"]:
         found.append(("", _hot(bank["hot"])))
     if not bank["mixing"] and bank["reason"]:
-        found.append(("bank", f"adapters take turns: {bank['reason']}"))
+        found.append((say("bank"), say("adapters take turns: {reason}", reason=bank["reason"])))
     special = [alone for alone in bank["alone"] if alone["reason"] != bank["reason"]]
     for alone in special[:SHOWN_ALONE]:
-        found.append(("alone", f"{_name(alone)}: {alone['reason']}"))
+        found.append((say("alone"), f"{_name(alone)}: {alone['reason']}"))
     if (more := len(special) - SHOWN_ALONE) > 0:
-        found.append(("alone", f"{more} more"))
+        found.append((say("alone"), say("{count} more", count=more)))
     return found
+
+
+def _held(bank: Json) -> list[str]:
+    """Where the adapters are: in the bank, in RAM, on disk."""
+    held = [say("{used} of {total} ranks", used=bank["used_ranks"], total=bank["total_ranks"])]
+    size = human_bytes(bank["warm_bytes"])
+    others = bank["warm_adapters"] - len(bank["hot"])
+    if others == 1:
+        held.append(say("1 more adapter in RAM ({size} in all)", size=size))
+    elif others:
+        held.append(say("{count} more adapters in RAM ({size} in all)", count=others, size=size))
+    if bank["cold_adapters"]:
+        held.append(say("{count} on disk", count=bank["cold_adapters"]))
+    return held
 
 
 def _hot(hot: Sequence[Json]) -> str:
@@ -132,10 +182,11 @@ def _hot(hot: Sequence[Json]) -> str:
     ordered = sorted(hot, key=lambda one: (not one["pinned"], -one["users"]))
     shown = []
     for one in ordered[:SHOWN_ADAPTERS]:
-        marks = ["pinned"] * one["pinned"] + [f"{one['users']} running"] * bool(one["users"])
+        marks = [say("pinned")] * one["pinned"]
+        marks += [say("{count} running", count=one["users"])] * bool(one["users"])
         shown.append(_name(one) + (f" ({', '.join(marks)})" if marks else ""))
     if (more := len(ordered) - SHOWN_ADAPTERS) > 0:
-        shown.append(f"{more} more")
+        shown.append(say("{count} more", count=more))
     return ", ".join(shown)
 
 
@@ -145,12 +196,15 @@ def _name(adapter: Json) -> str:
 
 
 def _cache(prefix: Json, kv: Json) -> str:
-    parts = [f"{prefix['hit_rate']:.0%} of the prompt tokens found"]
+    parts = [say("{share} of the prompt tokens found", share=f"{prefix['hit_rate']:.0%}")]
     if prefix["prefixes"]:
-        parts.append(f"{prefix['prefixes']} prefixes of {human_count(prefix['tokens'])} tokens")
+        tokens = human_count(prefix["tokens"])
+        parts.append(say("{count} prefixes of {tokens} tokens", count=prefix["prefixes"], tokens=tokens))
     if prefix["stored"]:
-        parts.append(f"{prefix['stored']} more in RAM ({human_bytes(prefix['stored_bytes'])})")
+        size = human_bytes(prefix["stored_bytes"])
+        parts.append(say("{count} more in RAM ({size})", count=prefix["stored"], size=size))
     if kv["total_tokens"]:
-        used = kv["used_tokens"] / kv["total_tokens"]
-        parts.append(f"{used:.0%} of {human_count(kv['total_tokens'])} cells in use")
+        used = f"{kv['used_tokens'] / kv['total_tokens']:.0%}"
+        cells = human_count(kv["total_tokens"])
+        parts.append(say("{share} of {count} cells in use", share=used, count=cells))
     return ", ".join(parts)

@@ -9,6 +9,7 @@ from llamaleon_clients import local
 from llamaleon_clients.api import Client
 from llamaleon_clients.console import note
 from llamaleon_clients.errors import BadInput
+from llamaleon_clients.words import say
 
 
 def connect(url: str | None) -> Client:
@@ -21,7 +22,13 @@ def connect(url: str | None) -> Client:
         running, started = local.start(home)
         if started:
             log = home / "server.log"
-            note(f"Started a server at {running.url} (log: {log}; stop it with `llamaleon stop`).")
+            note(
+                say(
+                    "Started a server at {url} (log: {log}; stop it with `llamaleon stop`).",
+                    url=running.url,
+                    log=log,
+                )
+            )
     return Client(running.url)
 
 
@@ -36,10 +43,14 @@ def existing(path: Path, what: str) -> Path:
     """`path`, which must be there.
 
     Raises:
-        BadInput: nothing lies there; `what` says what was looked for.
+        BadInput: nothing lies there; `what`, in the user's language, says what was looked for.
     """
+    if not path.exists() and path.is_absolute():
+        raise BadInput(say("{what} {path} does not exist.", what=what, path=path))
     if not path.exists():
-        raise BadInput(f"{what} {path} does not exist (looked in {Path.cwd()}).")
+        raise BadInput(
+            say("{what} {path} does not exist (looked in {folder}).", what=what, path=path, folder=Path.cwd())
+        )
     return path
 
 
@@ -49,5 +60,5 @@ def model_name(client: Client, model: str) -> str:
     looks_like_path = model.lower().endswith(".gguf") and (path.exists() or os.sep in model)
     if not looks_like_path:
         return model
-    registered = client.add_base(existing(path, "The model file"))
+    registered = client.add_base(existing(path, say("The model file")))
     return str(registered["name"])

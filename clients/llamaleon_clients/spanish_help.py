@@ -12,6 +12,7 @@ TEXTS: dict[str, str] = {
         "Pruebe `llamaleon demo`: entrena un adaptador y compara las respuestas, sin red, en pocos minutos."
     ),
     "Show this message and exit.": "Muestra esta ayuda.",
+    "Print the version.": "Escribe la versión.",
     "Key of the server.": "Clave del servidor.",
     "Print JSON for scripts.": "Escribe JSON, para otros programas.",
     "Server to talk to. Default: the one of $LLAMALEON_HOME, started if none runs.": (
@@ -32,25 +33,26 @@ TEXTS: dict[str, str] = {
     "4/5 of what is free": "4/5 de la libre",
     "adapter.gguf in PEFT_DIR": "adapter.gguf en PEFT_DIR",
     # ------------------------------------------------------------ demo, train, jobs
+    "See the whole loop, offline, in a few minutes.": "El ciclo entero, sin red, en pocos minutos.",
     (
-        "See the whole loop, offline, in a few minutes: the small model that ships with Llamaleon\n"
-        "is asked for the fields of a report, learns it from 400 examples, and is asked again."
+        "The small model that ships with Llamaleon is asked for the fields of a report, learns it from 400 "
+        "examples,\nand is asked again."
     ): (
-        "El ciclo entero, sin red, en pocos minutos: al pequeño modelo que acompaña a Llamaleon se le piden\n"
-        "los campos de un parte, los aprende de 400 ejemplos y se le vuelven a pedir."
+        "Al pequeño modelo que acompaña a Llamaleon se le piden los campos de un parte, los aprende de 400 "
+        "ejemplos\ny se le vuelven a pedir."
     ),
     "Folder for its files.": "Carpeta para sus ficheros.",
     "Leave the server and its files for you to try.": "Deja el servidor y sus ficheros para que pruebe.",
     "Train a LoRA adapter on DATA and serve it as BASE+NAME.": (
-        "Entrena un adaptador LoRA con DATA y lo sirve como BASE+NOMBRE."
+        "Entrena un adaptador con DATA y lo sirve como BASE+NOMBRE."
     ),
     (
-        "\b\nDATA is .jsonl, .json or .csv; a row is OpenAI chat (messages), prompt/completion,\n"
-        "instruction/input/output or text. Every row is checked before training starts. Rows\n"
-        "are held out to compare the adapter with its base; one that does worse is not deployed.\n"
-        "What is not given follows from the sizes of the data and of the model."
+        "DATA is .jsonl, .json or .csv; a row is OpenAI chat (messages), prompt/completion,\n"
+        "instruction/input/output or text. Every row is checked before training starts. Rows are held out "
+        "to\ncompare the adapter with its base; one that does worse is not deployed. What is not given "
+        "follows from\nthe sizes of the data and of the model."
     ): (
-        "\b\nDATA es .jsonl, .json o .csv; una fila es un chat de OpenAI (messages), prompt/completion,\n"
+        "DATA es .jsonl, .json o .csv; una fila es un chat de OpenAI (messages), prompt/completion,\n"
         "instruction/input/output o text. Todas se comprueban antes de entrenar. Algunas se apartan\n"
         "para comparar el adaptador con su base; el que lo hace peor no se despliega.\n"
         "Lo que no se indica se deduce del tamaño de los datos y del modelo."
@@ -163,12 +165,9 @@ TEXTS: dict[str, str] = {
     "Stop the server that runs for $LLAMALEON_HOME.": "Detiene el servidor de $LLAMALEON_HOME.",
     "Of another package: `llamaleon.engines`.": "De otro paquete: `llamaleon.engines`.",
     # ------------------------------------------------------------ what is served
-    (
-        "Serve a file under a name: an adapter (GGUF LoRA or PEFT directory), or with --model a whole GGUF "
-        "model."
-    ): (
-        "Sirve un fichero con un nombre: un adaptador (LoRA GGUF o carpeta PEFT) o, con --model, un modelo "
-        "GGUF entero."
+    "Serve an adapter or a model under a name.": "Sirve un adaptador o un modelo con un nombre.",
+    "An adapter is a GGUF LoRA file or a PEFT directory; with --model, PATH is a whole GGUF model.": (
+        "Un adaptador es un fichero LoRA GGUF o una carpeta PEFT; con --model, PATH es un modelo GGUF entero."
     ),
     "Name to answer to.": "Nombre por el que responde.",
     "GGUF LoRA file or PEFT directory.": "Fichero LoRA GGUF o carpeta PEFT.",
@@ -177,38 +176,37 @@ TEXTS: dict[str, str] = {
     "mmproj file of the --model.": "Fichero mmproj del --model.",
     "Replace an adapter of that name.": "Sustituye un adaptador de ese nombre.",
     "List the models and adapters that answer.": "Los modelos y adaptadores que responden.",
-    "Show the base models in memory, what they are doing, and which adapters are ready in them.": (
-        "Los modelos base en memoria, qué hacen y qué adaptadores tienen listos."
-    ),
-    "Keep an adapter ready in its model's adapter bank, whatever else is asked for.": (
-        "Mantiene un adaptador listo en el banco de su modelo, se pida lo que se pida."
+    "Show the models in memory, and what they are doing.": "Los modelos en memoria, y qué hacen.",
+    "Keep an adapter in memory, whatever else is asked for.": (
+        "Mantiene un adaptador en memoria, se pida lo que se pida."
     ),
     "An adapter: BASE+ADAPTER, ADAPTER, or one version with @3.": (
         "Un adaptador: BASE+ADAPTADOR, ADAPTADOR, o una versión con @3."
     ),
-    "Let an adapter leave the bank again when others are asked for more.": (
-        "Deja que un adaptador salga del banco cuando otros se pidan más."
+    "Let an adapter leave memory again when others need the room.": (
+        "Deja que un adaptador ceda su sitio en memoria a otros."
     ),
-    "Show everything known about a model or an adapter: options, versions, training, evaluation.": (
-        "Todo lo que se sabe de un modelo o adaptador: opciones, versiones, entrenamiento, evaluación."
-    ),
+    "Show what is known about a model or an adapter.": "Lo que se sabe de un modelo o un adaptador.",
     "A model or an adapter, as `ls` names it.": "Un modelo o adaptador, como lo llama `ls`.",
     "Print the Modelfile that makes it again.": "Escribe el Modelfile que lo vuelve a crear.",
+    "Forget a model or an adapter.": "Olvida un modelo o un adaptador.",
     (
-        "Forget a model or an adapter. A base model's file stays where it is, and so does what a made model "
-        "was made\nof; an adapter's copy is deleted."
+        "A base model's file stays where it is, and so does what a made model was made of; an adapter's copy "
+        "is\ndeleted."
     ): (
-        "Olvida un modelo o adaptador. El fichero de un modelo base se queda donde está, y también aquello\n"
-        "de lo que se hizo un modelo creado; la copia de un adaptador se borra."
+        "El fichero de un modelo base se queda donde está, y también aquello de lo que se hizo un modelo "
+        "creado;\nla copia de un adaptador se borra."
     ),
     "Do not ask.": "No pregunta.",
-    "Let another name mean the same: an alias of a base or an adapter, a copy of a made model.": (
-        "Da otro nombre a lo mismo: un alias de una base o un adaptador, una copia de un modelo creado."
+    "Let another name mean the same.": "Da otro nombre a lo mismo.",
+    "An alias of a base or an adapter, a copy of a made model.": (
+        "Un alias de una base o un adaptador, una copia de un modelo creado."
     ),
     "A model of any kind, as `ls` names it.": "Un modelo de cualquier clase, como lo llama `ls`.",
     "Its other name.": "Su otro nombre.",
-    "Make a model: a name for a base, adapters on it, and what goes with every chat.": (
-        "Crea un modelo: un nombre para una base, sus adaptadores y lo que acompaña a cada chat."
+    "Make a model of a Modelfile.": "Crea un modelo a partir de un Modelfile.",
+    "It is a name for a base, adapters on it, and what goes with every chat.": (
+        "Es un nombre para una base, sus adaptadores y lo que acompaña a cada conversación."
     ),
     (
         "\b\nA Modelfile:\n"
@@ -218,29 +216,31 @@ TEXTS: dict[str, str] = {
         "  SYSTEM You are Mario."
     ): (
         "\b\nUn Modelfile:\n"
-        "  FROM nano                      un modelo de cualquier clase, o ./fichero.gguf\n"
+        "  FROM nano                      cualquier modelo, o ./fichero.gguf\n"
         "  ADAPTER ./poet.gguf            los que quiera, con pesos: ADAPTER sql*0.5\n"
         "  PARAMETER temperature 0.7      num_ctx, top_p, stop, seed, ...\n"
         "  SYSTEM Eres Mario."
     ),
     "The Modelfile; - reads standard input.": "El Modelfile; - lee la entrada estándar.",
     # ------------------------------------------------------------ pull, search
-    "Fetch a model and serve it. What breaks off goes on where it stopped, also another day.": (
-        "Descarga un modelo y lo sirve. Lo que se corta sigue donde se quedó, también otro día."
+    "Fetch a model and serve it.": "Descarga un modelo y lo sirve.",
+    "What breaks off goes on where it stopped, also another day.": (
+        "Lo que se corta sigue donde se quedó, también otro día."
     ),
     "OWNER/REPO[:QUANT], a link to a file, or NAME[:TAG] of Ollama.": (
         "DUEÑO/REPO[:CUANT], un enlace a un fichero, o NOMBRE[:ETIQUETA] de Ollama."
     ),
     "Ask there instead of the public hub or registry.": "Pide ahí y no al hub o registro público.",
     "For gated and private models.": "Para modelos restringidos y privados.",
-    "Search the Hugging Face hub for GGUF models, the most downloaded first.": (
-        "Busca modelos GGUF en el hub de Hugging Face, primero los más descargados."
+    "Without a quantisation, the one that fits this machine; NAME:TAG is Ollama's registry.": (
+        "Sin cuantización, la que encaje en esta máquina; NOMBRE:ETIQUETA es el registro de Ollama."
     ),
+    "Search the Hugging Face hub for GGUF models.": "Busca modelos GGUF en el hub de Hugging Face.",
     "Words of the name.": "Palabras del nombre.",
     "How many repositories.": "Cuántos repositorios.",
     # ------------------------------------------------------------ convert, logs, completion, keys
-    "Turn a PEFT adapter directory into a GGUF LoRA file, without a server.": (
-        "Convierte una carpeta de adaptador PEFT en un fichero LoRA GGUF, sin servidor."
+    "Turn a PEFT directory into a GGUF LoRA file, without a server.": (
+        "Convierte una carpeta PEFT en un LoRA GGUF, sin servidor."
     ),
     "What GGUF cannot express is refused with the reason.": (
         "Lo que GGUF no puede expresar se rechaza, y se dice por qué."
@@ -256,9 +256,8 @@ TEXTS: dict[str, str] = {
     "So many of the last lines.": "Tantas de las últimas líneas.",
     "Print the completion script of a shell.": "Escribe el guion de autocompletado de un intérprete.",
     "Which shell.": "Cuál.",
-    "API keys of this machine's server. With the first key, every request needs one.": (
-        "Claves del servidor de esta máquina. Desde la primera, toda petición necesita una."
-    ),
+    "API keys of this machine's server.": "Claves del servidor de esta máquina.",
+    "With the first key, every request needs one.": "Desde la primera, toda petición necesita una.",
     "Clients send it as api_key; this command takes it from $LLAMALEON_API_KEY or `llamaleon --api-key`.": (
         "Los clientes la envían como api_key; esta orden la toma de $LLAMALEON_API_KEY o de "
         "`llamaleon --api-key`."

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from llamaleon_clients.api import Client, Json
 from llamaleon_clients.errors import ClientError, ServerUnreachable
 from llamaleon_clients.session import existing, model_name
+from llamaleon_clients.words import say
 
 ENDED = ("succeeded", "failed", "cancelled")
 POLL_S = 0.4
@@ -76,9 +77,9 @@ def _is_news(event: Json) -> bool:
 
 def submit(client: Client, request: TrainingRequest) -> Json:
     """Upload the rows and create the job; the server validates every row before a weight is loaded."""
-    existing(request.data, "The training file")
+    existing(request.data, say("The training file"))
     if request.validation is not None:
-        existing(request.validation, "The validation file")
+        existing(request.validation, say("The validation file"))
     base = model_name(client, request.base)
     client.model(base)  # an unknown base is told before anything is uploaded
     body: Json = {"model": base, "training_file": client.upload(request.data)["id"], "suffix": request.name}
@@ -120,5 +121,9 @@ def follow(
             sleep(POLL_S)
     except ServerUnreachable as error:
         raise ClientError(
-            f"{error} The job is kept; come back with `llamaleon train --attach {job_id}`."
+            say(
+                "{error} The job is kept; come back with `llamaleon train --attach {job}`.",
+                error=error,
+                job=job_id,
+            )
         ) from error

@@ -15,12 +15,23 @@ EXAMPLES = "\b"  # click's mark of a paragraph whose lines stay
 _DEFAULT = re.compile(r"\s*\[default: (?P<value>.*)\]$")
 
 
+def capitals(command: Any) -> None:
+    """Show arguments as `NAME` and not as `{name}`: help texts speak of them so."""
+    for parameter in command.params:
+        if parameter.param_type_name == "argument" and parameter.metavar is None:
+            parameter.metavar = parameter.name.upper()
+    for inner in getattr(command, "commands", {}).values():
+        capitals(inner)
+
+
 def translate(command: Any) -> None:
     """Change a click command's texts in place, with those of its parameters and of the commands below it."""
     if language() == "en":
         return
+    from llamaleon_clients.spanish.usage import lay_out
     from llamaleon_clients.spanish_help import TEXTS
 
+    lay_out(command)
     for field in ("help", "short_help", "epilog"):
         if text := getattr(command, field, None):
             setattr(command, field, "\n\n".join(TEXTS.get(piece, piece) for piece in paragraphs(text)))

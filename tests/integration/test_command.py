@@ -20,7 +20,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def llamaleon(tmp_path: Path) -> Iterator[Run]:
     """Runs the command on a home of its own, and stops the server that it started."""
-    environment = {**os.environ, "LLAMALEON_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "LLAMALEON_HOME": str(tmp_path / "home"), "LLAMALEON_LANG": "en"}
     environment.pop("LLAMALEON_URL", None)
 
     def run(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:

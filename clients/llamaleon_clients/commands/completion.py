@@ -12,9 +12,9 @@ COMPLETION_HELP = """
 Print the completion script of a shell.
 
 \b
-  bash    llamaleon completion bash >> ~/.bashrc
-  zsh     llamaleon completion zsh > ~/.zfunc/_llamaleon
-  fish    llamaleon completion fish > ~/.config/fish/completions/llamaleon.fish
+  bash  llamaleon completion bash >> ~/.bashrc
+  zsh   llamaleon completion zsh > ~/.zfunc/_llamaleon
+  fish  llamaleon completion fish > ~/.config/fish/completions/llamaleon.fish
 """
 
 

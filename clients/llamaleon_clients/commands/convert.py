@@ -11,10 +11,10 @@ from llamaleon_clients.commands.serve import replace_process
 from llamaleon_clients.options import AsJson
 
 CONVERT_HELP = """
-Turn a PEFT adapter directory into a GGUF LoRA file, without a server.
+Turn a PEFT directory into a GGUF LoRA file, without a server.
 
 \b
-  llamaleon convert ./my-peft-adapter --base ./qwen2.5-0.5b-q8_0.gguf -o my-adapter.gguf
+  llamaleon convert ./my-peft --base ./qwen.gguf -o my-adapter.gguf
 
 What GGUF cannot express is refused with the reason.
 """
@@ -35,9 +35,10 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     from llamaleon_clients.session import existing
+    from llamaleon_clients.words import say
 
-    existing(peft_dir, "The adapter directory")
-    existing(base, "The base model")
+    existing(peft_dir, say("The adapter directory"))
+    existing(base, say("The base model"))
     arguments = [str(peft_dir), "--base", str(base)]
     if output is not None:
         arguments += ["-o", str(output)]

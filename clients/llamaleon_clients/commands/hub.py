@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llamaleon_clients.options import AsJson, Url
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llamaleon_clients.api import Json
+
 PULL_HELP = """
-Fetch a model and serve it. What breaks off goes on where it stopped, also another day.
+Fetch a model and serve it.
+
+What breaks off goes on where it stopped, also another day.
 
 \b
-  llamaleon pull bartowski/Llama-3.2-1B-Instruct-GGUF          the quantisation that fits this machine
+  llamaleon pull bartowski/Llama-3.2-1B-Instruct-GGUF
   llamaleon pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0
   llamaleon pull OWNER/REPO/FILE.gguf
-  llamaleon pull llama3.2:1b                                   from Ollama's registry
+  llamaleon pull llama3.2:1b
+
+Without a quantisation, the one that fits this machine; NAME:TAG is Ollama's registry.
 """
 SEARCH_HELP = """
-Search the Hugging Face hub for GGUF models, the most downloaded first.
+Search the Hugging Face hub for GGUF models.
 
 \b
   llamaleon search qwen3 4b
@@ -58,7 +67,9 @@ def pull(
         console.print_json(done)
         return
     model = done["model"]
-    console.out().print(say("Pulled {model}. Chat with it: llamaleon chat {model}", model=model), markup=False)
+    console.out().print(
+        say("Pulled {model}. Chat with it: llamaleon chat {model}", model=model), markup=False
+    )
 
 
 def search(
@@ -80,14 +91,41 @@ def search(
     if not found:
         console.out().print(say("Nothing found."))
         return
-    made = console.table(say("REPOSITORY"), say("DOWNLOADS") + ">", say("QUANTISATIONS"))
-    for repo in found:
-        name = repo["id"] + (" " + say("(gated)") if repo["gated"] else "")
-        made.add_row(name, console.human_count(repo["downloads"]), _offered(repo["quants"]))
-    console.print_table(made)
+    terminal = console.wide_console()
+    if terminal.is_terminal:
+        for repo in found:
+            _print_repo(terminal, repo)
+    else:
+        made = console.table(say("REPOSITORY"), say("DOWNLOADS") + ">", say("QUANTISATIONS"))
+        for repo in found:
+            made.add_row(_name(repo), console.human_count(repo["downloads"]), _offered(repo["quants"]))
+        console.print_table(made)
     console.note(
         say("* is what `llamaleon pull REPOSITORY` takes; (in brackets): too large for this machine.")
     )
+
+
+def _print_repo(terminal: Console, repo: Json) -> None:
+    """Its name on a line of its own, to be copied, and under it what it offers."""
+    import textwrap
+
+    from rich.text import Text
+
+    from llamaleon_clients.console import human_count
+    from llamaleon_clients.words import say
+
+    downloads = say("{count} downloads", count=human_count(repo["downloads"]))
+    terminal.print(Text(_name(repo), style="bold").append(f"  {downloads}", style="not bold dim"))
+    # A quantisation and its size stay on one line: textwrap breaks at plain blanks alone.
+    offered = ", ".join(one.replace(" ", "\u00a0") for one in _offered(repo["quants"]).split(", "))
+    for line in textwrap.wrap(offered, terminal.width - 2, break_on_hyphens=False):
+        terminal.print(Text("  " + line.replace("\u00a0", " ")))
+
+
+def _name(repo: Json) -> str:
+    from llamaleon_clients.words import say
+
+    return str(repo["id"]) + (f" {say('(gated)')}" if repo["gated"] else "")
 
 
 def _offered(quants: list[dict[str, Any]]) -> str:

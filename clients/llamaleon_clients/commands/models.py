@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llamaleon_clients.options import AsJson, Url
 
+if TYPE_CHECKING:
+    from llamaleon_clients.api import Client
+
 ADD_HELP = """
-Serve a file under a name: an adapter (GGUF LoRA or PEFT directory), or with --model a whole GGUF model.
+Serve an adapter or a model under a name.
+
+An adapter is a GGUF LoRA file or a PEFT directory; with --model, PATH is a whole GGUF model.
 
 \b
   llamaleon add poet ./poet-lora.gguf
@@ -20,10 +25,14 @@ Serve a file under a name: an adapter (GGUF LoRA or PEFT directory), or with --m
   llamaleon add qwen ./qwen2.5-0.5b-q4_k_m.gguf --model
 """
 RM_HELP = """
-Forget a model or an adapter. A base model's file stays where it is; an adapter's copy is deleted.
+Forget a model or an adapter.
+
+A base model's file stays where it is, and so does what a made model was made of; an adapter's copy is
+deleted.
 
 \b
   llamaleon rm nano+poet
+  llamaleon rm mario
 """
 
 
@@ -47,38 +56,57 @@ def add(
     model: Annotated[
         bool, typer.Option("--model", help="PATH is a whole GGUF model, not an adapter.")
     ] = False,
+    projector: Annotated[
+        Path | None, typer.Option(help="mmproj file of the --model. [default: one beside it that fits]")
+    ] = None,
     replace: Annotated[bool, typer.Option(help="Replace an adapter of that name.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    from llamaleon_clients.console import out
+    from llamaleon_clients import console
     from llamaleon_clients.errors import BadInput
     from llamaleon_clients.session import connect, existing, model_name
+    from llamaleon_clients.words import say
 
-    existing(path, "The file")
+    existing(path, say("The file"))
     if model and (base is not None or replace):
-        raise BadInput("--model registers a whole model: --base and --replace belong to adapters.")
+        raise BadInput(say("--model registers a whole model: --base and --replace belong to adapters."))
+    if projector is not None and not model:
+        raise BadInput(say("--projector belongs to a --model."))
     with connect(url) as client:
         if model:
-            registered = client.add_base(path, name)
-            out().print(f"Serving {registered['name']}.")
-            return
-        answer = client.add_adapter(
-            name, path, base=None if base is None else model_name(client, base), replace=replace
-        )
-        out().print(answer.strip(), markup=False)
+            added = {"kind": "base", **client.add_base(path, name, projector)}
+        else:
+            under = None if base is None else model_name(client, base)
+            client.add_adapter(name, path, base=under, replace=replace)
+            added = {"kind": "adapter", "name": _served_name(client, name, under)}
+    if as_json:
+        console.print_json(added)
+        return
+    console.out().print(say("Serving {name}.", name=added["name"]), markup=False)
+
+
+def _served_name(client: Client, name: str, base: str | None) -> str:
+    """`BASE+NAME`, where only the server knows which base the adapter fits; NAME if several have one."""
+    if base is not None:
+        return f"{base}+{name}"
+    served = [entry["id"] for entry in client.models() if entry["id"] == f"{entry.get('parent')}+{name}"]
+    return str(served[0]) if len(served) == 1 else name
 
 
 def ls(as_json: AsJson = False, url: Url = None) -> None:
     """List the models and adapters that answer."""
     from llamaleon_clients import console
     from llamaleon_clients.session import connect
+    from llamaleon_clients.words import say
 
     with connect(url) as client:
         entries = client.models()
     if as_json:
         console.print_json(entries)
         return
-    made = console.table("NAME", "KIND", "VERSION>", "SIZE>", "ADDED")
+    titles = (say("NAME"), say("KIND"), say("VERSION") + ">", say("SIZE") + ">", say("ADDED"))
+    made = console.table(*titles)
     for entry in entries:
         made.add_row(*_row(entry))
     console.print_table(made)
@@ -86,10 +114,17 @@ def ls(as_json: AsJson = False, url: Url = None) -> None:
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     from llamaleon_clients.console import ago, human_bytes
+    from llamaleon_clients.words import say
 
-    kind = "base" if entry.get("parent") is None else f"adapter of {entry['parent']}"
+    parent = entry.get("parent")
+    kind = say("base")
+    if parent is not None:  # most adapters' names tell the base
+        named = str(entry["id"]).startswith(f"{parent}+")
+        kind = say("adapter") if named else say("adapter of {base}", base=parent)
+    if entry.get("kind") == "made":
+        kind = say("made of {base}", base=parent)
     if entry.get("missing"):
-        kind += f" (its file is gone: {entry.get('root')})"
+        kind += " " + say("(its file is gone: {path})", path=entry.get("root"))
     version = entry.get("version")
     return (
         str(entry["id"]),
@@ -101,21 +136,25 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def ps(as_json: AsJson = False, url: Url = None) -> None:
-    """Show the base models in memory, what they are doing, and which adapters are ready in them."""
+    """Show the models in memory, and what they are doing."""
     from llamaleon_clients import console
     from llamaleon_clients.session import connect_if_running
+    from llamaleon_clients.words import say
 
     client = connect_if_running(url)
     if client is None:
         if as_json:
             console.print_json({"object": "list", "data": []})
         else:
-            console.out().print("No server is running.")
+            console.out().print(say("No server is running."))
         return
     with client:
         answer = client.ps()
     if as_json:
         console.print_json(answer)
+        return
+    if not answer["data"]:
+        console.out().print(say("No model is in memory: the first question loads one."))
         return
     from llamaleon_clients.residents import print_residents
 
@@ -127,35 +166,54 @@ PinName = Annotated[
 ]
 
 
-def pin(name: PinName, url: Url = None) -> None:
-    """Keep an adapter ready in its model's adapter bank, whatever else is asked for."""
+def pin(name: PinName, as_json: AsJson = False, url: Url = None) -> None:
+    """Keep an adapter in memory, whatever else is asked for."""
     from llamaleon_clients import console
     from llamaleon_clients.session import connect
+    from llamaleon_clients.words import say
 
     with connect(url) as client:
-        console.out().print(f"Pinned {client.pin(name)['id']}.", markup=False)
+        pinned = client.pin(name)
+    if as_json:
+        console.print_json(pinned)
+        return
+    console.out().print(say("Pinned {name}.", name=pinned["id"]), markup=False)
 
 
-def unpin(name: PinName, url: Url = None) -> None:
-    """Let an adapter leave the bank again when others are asked for more."""
+def unpin(name: PinName, as_json: AsJson = False, url: Url = None) -> None:
+    """Let an adapter leave memory again when others need the room."""
     from llamaleon_clients import console
     from llamaleon_clients.session import connect
+    from llamaleon_clients.words import say
 
     with connect(url) as client:
-        client.unpin(name)
-        console.out().print(f"Unpinned {name}.", markup=False)
+        unpinned = client.unpin(name)
+    if as_json:
+        console.print_json(unpinned)
+        return
+    console.out().print(say("Unpinned {name}.", name=name), markup=False)
 
 
 def show(
     name: Annotated[str, typer.Argument(help="A model or an adapter, as `ls` names it.")],
+    modelfile: Annotated[
+        bool, typer.Option("--modelfile", help="Print the Modelfile that makes it again.")
+    ] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Show everything known about a model or an adapter: versions, training, evaluation."""
+    """Show what is known about a model or an adapter."""
     from llamaleon_clients import console
     from llamaleon_clients.session import connect
 
     with connect(url) as client:
+        if modelfile:
+            text = client.modelfile(name)
+            if as_json:
+                console.print_json({"name": name, "modelfile": text})
+            else:
+                sys.stdout.write(text)
+            return
         details = client.show(name)
     if as_json:
         console.print_json(details)
@@ -169,7 +227,9 @@ def show(
 def _in_short(details: dict[str, Any]) -> dict[str, Any]:
     """Without what only programs compare (fingerprints) and what the versions say again; `--json` has all."""
     short = {
-        key: value for key, value in details.items() if key not in ("fingerprint", "versions", "manifest")
+        key: value
+        for key, value in details.items()
+        if key not in ("fingerprint", "versions", "manifest", "modelfile")
     }
     manifest = dict(details.get("manifest") or {})
     manifest.pop("base", None)
@@ -201,28 +261,45 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def _readable(key: str, value: Any) -> str:
     from llamaleon_clients.console import human_bytes
+    from llamaleon_clients.words import say
 
-    if key == "created":
+    if key in {"created", "modified"}:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if isinstance(value, bool):
+        return say("yes") if value else say("no")
     if isinstance(value, float):
         return f"{value:.4g}"
-    return human_bytes(value) if key == "bytes" else str(value)
+    return human_bytes(value) if key == "bytes" or key.endswith("_bytes") else str(value)
 
 
 def rm(
     name: Annotated[str, typer.Argument(help="A model or an adapter, as `ls` names it.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     from llamaleon_clients import console
+    from llamaleon_clients.asking import confirmed
     from llamaleon_clients.session import connect
+    from llamaleon_clients.words import say
 
     with connect(url) as client:
-        is_base = any(entry["id"] == name and entry.get("parent") is None for entry in client.models())
-        if not yes and not is_base and sys.stdin.isatty():
-            typer.confirm(f"Delete the adapter {name} and its training result?", abort=True)
-        if is_base:
-            client.remove_base(name)
-        else:
-            client.remove_adapter(name)
-    console.out().print(f"Removed {name}.", markup=False)
+        kind = _kind(client.models(), name)
+        if not yes and kind == "adapter" and sys.stdin.isatty():
+            question = say("Delete the adapter {name} and its training result?", name=name)
+            if not confirmed(question):
+                raise typer.Exit(1)
+        remove = {"base": client.remove_base, "made": client.remove_model}
+        remove.get(kind, client.remove_adapter)(name)
+    if as_json:
+        console.print_json({"name": name, "kind": kind, "deleted": True})
+        return
+    console.out().print(say("Removed {name}.", name=name), markup=False)
+
+
+def _kind(entries: list[dict[str, Any]], name: str) -> str:
+    """base, made or adapter; what is not listed may be a version of an adapter."""
+    for entry in entries:
+        if entry["id"] in {name, name.removesuffix(":latest")}:
+            return str(entry.get("kind") or ("base" if entry.get("parent") is None else "adapter"))
+    return "adapter"

@@ -18,14 +18,13 @@ Train a LoRA adapter on DATA and serve it as BASE+NAME.
 
 \b
   llamaleon train reports.jsonl --base nano --name extractor
-  llamaleon train rows.csv --base ~/models/qwen2.5-0.5b-q8_0.gguf --name tone --epochs 5
+  llamaleon train rows.csv --base ~/models/qwen.gguf --name tone --epochs 5
   llamaleon train --attach ftjob-...
 
-\b
 DATA is .jsonl, .json or .csv; a row is OpenAI chat (messages), prompt/completion,
-instruction/input/output or text. Every row is checked before training starts. Rows
-are held out to compare the adapter with its base; one that does worse is not deployed.
-What is not given follows from the sizes of the data and of the model.
+instruction/input/output or text. Every row is checked before training starts. Rows are held out to
+compare the adapter with its base; one that does worse is not deployed. What is not given follows from
+the sizes of the data and of the model.
 """
 
 
@@ -60,17 +59,18 @@ def train(
 ) -> None:
     from llamaleon_clients.session import connect
     from llamaleon_clients.training import TrainingRequest, submit
+    from llamaleon_clients.words import say
 
     if cancel is not None:
         with connect(url) as client:
-            _say_cancelled(client.cancel_job(cancel))
+            _say_cancelled(client.cancel_job(cancel), as_json)
         return
     if attach is not None:
         with connect(url) as client:
             _watch(client, client.job(attach), as_json)
         return
     if data is None or base is None or name is None:
-        raise typer.BadParameter("DATA, --base and --name are needed (or --attach JOB).")
+        raise typer.BadParameter(say("DATA, --base and --name are needed (or --attach JOB)."))
     hyperparameters = {
         "n_epochs": epochs,
         "batch_size": batch_size,
@@ -96,13 +96,18 @@ def _watch(client: Client, job: Json, as_json: bool, suffix: str | None = None) 
     from llamaleon_clients import console, report
     from llamaleon_clients.progress import progress_display
     from llamaleon_clients.training import follow
+    from llamaleon_clients.words import say
 
-    console.note(f"Job {job['id']}: {job['model']}" + (f", adapter {suffix}" if suffix else ""))
+    console.note(
+        say("Job {job}: {base}, adapter {adapter}", job=job["id"], base=job["model"], adapter=suffix)
+        if suffix
+        else say("Job {job}: {base}", job=job["id"], base=job["model"])
+    )
     try:
         with progress_display() as display:
             job, progress = follow(client, job["id"], display)
     except KeyboardInterrupt:
-        _leave(client, job["id"])
+        _leave(client, job["id"], as_json)
         raise typer.Exit(130) from None
     if as_json:
         console.print_json({"job": job, "parity": progress.parity, "evaluation": progress.evaluation})
@@ -112,42 +117,62 @@ def _watch(client: Client, job: Json, as_json: bool, suffix: str | None = None) 
     report.print_outcome(out, job, progress)
     report.require_success(job)
     model = report.served_name(job)
-    out.print(f"\nDeployed as [bold]{model}[/bold] ({job['fine_tuned_model']})\n")
+    name = job["fine_tuned_model"]
+    out.print("\n" + say("Deployed as {model} ({name})", model=f"[bold]{model}[/bold]", name=name) + "\n")
     out.print(report.python_lines(client.url, model), markup=False)
 
 
-def _leave(client: Client, job_id: str) -> None:
+def _leave(client: Client, job_id: str, as_json: bool) -> None:
+    from llamaleon_clients.asking import confirmed
     from llamaleon_clients.console import note
+    from llamaleon_clients.words import say
 
-    if sys.stdin.isatty() and typer.confirm("\nCancel the job as well?", default=False, err=True):
-        _say_cancelled(client.cancel_job(job_id))
+    question = "\n" + say("Cancel the job as well?")
+    if sys.stdin.isatty() and confirmed(question):
+        _say_cancelled(client.cancel_job(job_id), as_json)
         return
-    note(f"The job goes on. Come back with `llamaleon train --attach {job_id}`, end it with --cancel.")
+    note(
+        say(
+            "The job goes on. Come back with `llamaleon train --attach {job}`, end it with --cancel.",
+            job=job_id,
+        )
+    )
 
 
-def _say_cancelled(job: dict[str, Any]) -> None:
-    from llamaleon_clients.console import out
+def _say_cancelled(job: dict[str, Any], as_json: bool) -> None:
+    from llamaleon_clients.console import out, print_json
+    from llamaleon_clients.progress import status
+    from llamaleon_clients.words import say
 
-    out().print(f"Job {job['id']}: {job['status']}", markup=False)
+    if as_json:
+        print_json(job)
+        return
+    out().print(say("Job {job}: {status}", job=job["id"], status=status(job["status"])), markup=False)
 
 
 def jobs(as_json: AsJson = False, url: Url = None) -> None:
     """List the newest training jobs."""
-    from llamaleon_clients import console
+    from llamaleon_clients import console, report
+    from llamaleon_clients.progress import status
     from llamaleon_clients.session import connect
+    from llamaleon_clients.words import say
 
     with connect(url) as client:
         entries = client.jobs()
     if as_json:
         console.print_json(entries)
         return
-    made = console.table("JOB", "BASE", "STATUS", "RESULT", "CREATED")
+    if not entries:
+        console.out().print(say("No training jobs yet."))
+        return
+    titles = (say("JOB"), say("BASE"), say("STATUS"), say("RESULT"), say("CREATED"))
+    made = console.table(*titles)
     for job in entries:
         made.add_row(
             job["id"],
             job["model"],
-            job["status"],
-            job.get("fine_tuned_model") or "-",
+            status(job["status"]),
+            report.served_name(job) if job.get("fine_tuned_model") else "-",
             console.ago(job.get("created_at")),
         )
     console.print_table(made)

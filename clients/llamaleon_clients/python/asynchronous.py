@@ -59,8 +59,12 @@ class AsyncLlamaleon:
             async with gate:
                 return await self.send(calls.greedy(model, messages, max_tokens))
 
-        answers = await asyncio.gather(*(answer(one.messages) for one in examples))
-        return transport.scored(examples, answers)
+        answering = [asyncio.create_task(answer(one.messages)) for one in examples]
+        try:
+            return transport.scored(examples, await asyncio.gather(*answering))
+        finally:
+            for task in answering:
+                task.cancel()  # once one has failed, nobody waits for the others
 
     async def send(self, call: Call[Value]) -> Value:
         with reachable(self.url):

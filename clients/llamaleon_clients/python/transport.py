@@ -14,6 +14,7 @@ from llamaleon_clients.api import LOOPBACK, refused
 from llamaleon_clients.errors import BadInput, ServerUnreachable
 from llamaleon_clients.measure import Example, is_exact, is_valid_json, read_examples
 from llamaleon_clients.python.records import Score
+from llamaleon_clients.words import say
 
 DEFAULT_URL = "http://127.0.0.1:11711"
 Rows = str | Path | Sequence[Example]
@@ -48,7 +49,7 @@ def checked(url: str, response: httpx.Response) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        raise ServerUnreachable(url, "the answer is not Llamaleon's") from error
+        raise ServerUnreachable(url, say("the answer is not Llamaleon's")) from error
 
 
 def upload_arguments(path: str | Path) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def upload_arguments(path: str | Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+        raise BadInput(say("{file} cannot be read: {reason}", file=path, reason=error.strerror)) from error
     return {"files": {"file": (path.name, content)}, "data": {"purpose": "fine-tune"}}
 
 

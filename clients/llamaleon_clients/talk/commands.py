@@ -33,10 +33,10 @@ class Unusable(ClientError):
 
 def help_text() -> str:
     return say(
-        "/adapter NAME[*W][+...]  go on under other adapters; /adapter none: the base alone\n"
+        "/adapter NAME[*W][+...]  go on under other adapters; none: the base alone\n"
         "/model NAME              go on with another model\n"
         "/set system TEXT         the system message; without TEXT: none\n"
-        "/set NAME VALUE          temperature, top_p, top_k, min_p, seed, max_tokens, stop, ...\n"
+        "/set NAME VALUE          temperature, top_p, seed, max_tokens, stop, effort, ...\n"
         "/set think on|off        whether a model that can think does\n"
         "/set format json|off     answers that are a JSON object\n"
         "/show                    model and settings; /show adapters: what else there is\n"
@@ -127,13 +127,13 @@ def _show(conversation: Conversation, rest: str) -> str:
         base = base_of(conversation.client, conversation.model)
         names = [entry["id"] for entry in conversation.client.models() if entry.get("parent") == base]
         return "\n".join(names) or say("{base} has no adapters.", base=base)
-    lines = [f"model {conversation.model}"]
+    facts = {"model": conversation.model}
     if conversation.system is not None:
-        lines.append(f"system {conversation.system}")
-    lines += [
-        f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in conversation.settings.items()
-    ]
-    return "\n".join(lines)
+        facts["system"] = conversation.system
+    for name, value in conversation.settings.items():
+        facts[name] = json.dumps(value, ensure_ascii=False)
+    width = max(map(len, facts))
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in facts.items())
 
 
 COMMANDS: dict[str, Callable[[Conversation, str], str]] = {

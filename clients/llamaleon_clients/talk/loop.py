@@ -52,9 +52,14 @@ def answer(conversation: Conversation, text: str) -> bool:
     """Print the answer to one question; False if Ctrl-C stopped it."""
     printer = Printer()
     try:
-        return conversation.ask(text, printer.show)
-    finally:
-        printer.end()
+        with printer:
+            completed = conversation.ask(text, printer.show)
+    except ClientError:
+        if printer.begun:
+            printer.end()
+        raise
+    printer.end()
+    return completed
 
 
 def _question() -> str:

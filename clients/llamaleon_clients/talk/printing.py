@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from llamaleon_clients.talk.wrapping import Wrapped
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class Printer:
-    """Prints one answer; `end` closes it, however it ended."""
+    """Prints one answer; `end` closes it, however it ended.
+
+    As a context it shows, at a terminal, that something is awaited until the first piece comes: a model that
+    is not in memory takes its time.
+    """
 
     def __init__(self, *, thinking: bool = True) -> None:
+        self.begun = False
         self._colours = sys.stdout.isatty()
         self._show_thinking = thinking and self._colours  # in a pipe only the answer is wanted
         self._kind = "text"
+        terminal = Console(stderr=True)
+        self._waiting = terminal.status("") if self._colours and terminal.is_terminal else None
+        able = self._colours and not terminal.is_dumb_terminal
+        self._wrapped = Wrapped(shutil.get_terminal_size().columns) if able else None
+
+    def __enter__(self) -> Self:
+        if self._waiting is not None:
+            self._waiting.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
+            self._waiting = None
 
     def show(self, kind: str, piece: str) -> None:
         if kind == "thinking" and not self._show_thinking:
             return
+        self._begin()
+        self.begun = True
         if kind != self._kind:
-            self._write(DIM if kind == "thinking" else f"{PLAIN}\n\n")
+            self._write(DIM if kind == "thinking" else PLAIN)
             self._kind = kind
             if kind == "text":
-                piece = piece.lstrip("\n")
-        self._write(piece)
+                piece = "\n\n" + piece.lstrip("\n")
+        self._write(piece if self._wrapped is None else self._wrapped.piece(piece))
 
     def end(self) -> None:
         self._write(f"{PLAIN}\n" if self._kind == "thinking" else "\n")

@@ -28,8 +28,9 @@ async def answering(
     Raises, before any event: TemplateRefused, BadRequest for a form or tools that cannot be had, and whatever
     `generate` raises.
     """
-    # Grammars take their time, and the interpreter's lock is free meanwhile.
-    simple = not ask.tools and ask.form is None
+    # Grammars take their time, and the interpreter's lock is free meanwhile; so may a template that is not
+    # the model's own.
+    simple = not ask.tools and ask.form is None and target.preset.template is None
     plan = plan_of(target, ask) if simple else await asyncio.to_thread(plan_of, target, ask)
     outputs = [plan.output() for _ in plan.requests]
     runs = merged([generate(target, request) for request in plan.requests], at_once)

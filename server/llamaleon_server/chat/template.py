@@ -59,6 +59,8 @@ class ChatTemplate:
                 self.is_fallback = False
             except jinja2.TemplateSyntaxError as error:
                 self.problem = f"line {error.lineno}: {error.message}"
+            except (RecursionError, SyntaxError, MemoryError) as error:  # of the Python that is made of it
+                self.problem = f"it is nested too deeply ({error})"
 
     def render(
         self,

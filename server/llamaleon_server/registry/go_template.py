@@ -88,6 +88,8 @@ def translated(template: str) -> str:
 
 def _pieces(template: str) -> Iterator[tuple[int, str, str | None]]:
     """(line of the action, text before it, action); the last has no action."""
+    if template.rfind("{{") > template.rfind("}}"):  # else each of many would be sought to the end
+        raise _refused(template.count("\n") + 1, "an action without its end")
     at, trims = 0, False
     for found in _ACTION.finditer(template):
         text = template[at : found.start()]

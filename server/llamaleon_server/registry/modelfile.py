@@ -22,12 +22,13 @@ from pathlib import Path
 from msgspec import Struct
 
 from llamaleon_server.errors import BadRequest
+from llamaleon_server.registry.names import WEIGHT
 from llamaleon_server.registry.parameters import ParameterError, Value, checked
 
 ROLES = ("system", "user", "assistant")
 BLANK = " \t"
 _FENCE = re.compile('"{4,}')
-_WEIGHTED = re.compile(r"(?P<source>.+)\*(?P<weight>-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)", re.DOTALL)
+_WEIGHTED = re.compile(rf"(?P<source>.+)\*(?P<weight>{WEIGHT})", re.DOTALL)
 
 
 class ModelfileError(BadRequest):

@@ -18,10 +18,10 @@ from llamaleon_server.errors import BadRequest
 MAX_NAME = 96  # a suffix has at most 64; checkpoints append theirs
 _NAME = r"[^\W_][\w.-]*"
 _ADAPTER = re.compile(_NAME)
-# No exponent sign "+": it separates the parts of a blend.
-_PART = re.compile(
-    rf"(?P<name>{_NAME})(?:@(?P<version>\d+))?(?:\*(?P<weight>-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?))?"
-)
+# No exponent sign "+": it separates the parts of a blend. Possessive: digits of a request's length must not
+# be tried in every division.
+WEIGHT = r"-?(?:\d++(?:\.\d*+)?|\.\d++)(?:e-?\d++)?"
+_PART = re.compile(rf"(?P<name>{_NAME})(?:@(?P<version>\d{{1,9}}))?(?:\*(?P<weight>{WEIGHT}))?")
 
 
 class Part(Struct, frozen=True):

@@ -10,6 +10,7 @@ from llamaleon_server.errors import BadRequest
 
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONG_S = 10 * 365 * 86_400  # more is for ever: clocks and calendars have an end
+LONGEST = 64  # characters: patterns like these take the square of a text's length
 _DURATION = re.compile(r"(?P<sign>[+-]?)(?P<parts>(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
@@ -39,6 +40,8 @@ def parse_keep_alive(value: Any, field: str = "keep_alive") -> float | None:
 
 
 def _seconds(text: str) -> float:
+    if len(text) > LONGEST:
+        return math.nan
     if _NUMBER.fullmatch(text):
         return float(text)
     found = _DURATION.fullmatch(text)

@@ -13,6 +13,12 @@ from llamaleon_clients.cli import app
 Llamaleon = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def in_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests read the English sentences, whatever the locale of who runs them."""
+    monkeypatch.setenv("LLAMALEON_LANG", "en")
+
+
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     with running() as fake:

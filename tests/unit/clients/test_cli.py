@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 
 from tests.unit.clients.conftest import Llamaleon
 from tests.unit.clients.fake_server import FakeServer
@@ -31,6 +32,10 @@ def test_help_names_every_command(llamaleon: Llamaleon) -> None:
         "convert",
     ]
     assert [name for name in commands if f"\n  {name} " not in shown] == []
+
+
+def test_version(llamaleon: Llamaleon) -> None:
+    assert llamaleon("--version").stdout == f"llamaleon {version('llamaleon')}\n"
 
 
 def test_help_is_quick() -> None:

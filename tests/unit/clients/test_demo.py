@@ -53,6 +53,18 @@ def run(server: FakeServer) -> str:
     return written.getvalue()
 
 
+def test_the_demo_speaks_spanish_in_eighty_columns(
+    fast_demo: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMALEON_LANG", "es")
+    text = run(fast_demo)
+
+    assert "3. Volver a preguntar" in text
+    assert "nano: equivocada" in text
+    assert "10 de 10" in text
+    assert max(len(line) for line in text.splitlines() if ".create(" not in line) <= 80
+
+
 def test_demo_shows_before_and_after_in_eighty_columns(fast_demo: FakeServer) -> None:
     text = run(fast_demo)
 

@@ -22,7 +22,14 @@ def test_ls_names_kind_and_version(llamaleon: Llamaleon, server: FakeServer, poe
 
     assert lines[0].split() == ["NAME", "KIND", "VERSION", "SIZE", "ADDED"]
     assert lines[1].split()[:2] == ["nano", "base"]
-    assert lines[2].split()[:5] == ["nano+señor", "adapter", "of", "nano", "3"]
+    assert lines[2].split()[:3] == ["nano+señor", "adapter", "3"]
+
+
+def test_a_name_longer_than_the_terminal_stays_whole(llamaleon: Llamaleon, server: FakeServer) -> None:
+    name = "organisation/" + "long-name-of-a-model-" * 4 + "q4_k_m"
+    server.models[name] = {"id": name, "parent": None, "bytes": 1}
+
+    assert f"\n{name} " in llamaleon("ls", "--url", server.url).stdout
 
 
 def test_ls_for_scripts(llamaleon: Llamaleon, server: FakeServer, poet: Path) -> None:
@@ -38,7 +45,7 @@ def test_add_sends_the_absolute_path(
     monkeypatch.chdir(poet.parent)
     result = llamaleon("add", "poeta", "poet.gguf", "--base", "nano", "--replace", "--url", server.url)
 
-    assert result.stdout == "Success: LoRA adapter 'poeta' added successfully.\n"
+    assert result.stdout == "Serving nano+poeta.\n"
     assert server.requests == [
         (
             "POST",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -48,6 +49,21 @@ def test_a_bar_for_each_file() -> None:
     assert "Q8_0 [10 MB] fits in memory." in shown
     assert "tiny-Q8_0.gguf" in shown
     assert "10.0/10.0 MB" in shown
+
+
+def test_a_bar_of_80_columns_is_one_line() -> None:
+    out = io.StringIO()
+    display = Bars(Console(file=out, width=80, force_terminal=True, no_color=True, highlight=False))
+    name = "folder/a-long-name-of-a-model-with-many-words-00001-of-00004-Q4_K_M.gguf"
+    with display:
+        for count in (1, 2, 3):
+            step = {"status": "pulling", "file": name, "digest": "a", "total": 123 * 10**9}
+            display.update({**step, "completed": count * 12 * 10**9})
+    last = re.sub(r"\x1b\[[\d;?]*\w", "", out.getvalue().replace("\r", "\n")).strip().splitlines()[-1]
+    assert len(last) <= 80
+    assert last.startswith("a-long-name-of-a")
+    assert "Q4_K_M.gguf" in last
+    assert "36.0/123.0 GB" in last
 
 
 def test_which_display() -> None:

@@ -68,6 +68,9 @@ def test_settings_reach_the_request(conversation: Conversation, server: FakeServ
     assert body["messages"][0] == {"role": "system", "content": "Sé breve"}
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert body["response_format"] == {"type": "json_object"}
+    run(conversation, "/set temperature nan")  # no number of JSON: the server says so
+    ask(conversation)
+    assert sent(server)["temperature"] == "nan"
     for line in ("/set temperature", "/set format off", "/set system"):
         run(conversation, line)
     ask(conversation)

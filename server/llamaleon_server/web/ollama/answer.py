@@ -43,6 +43,8 @@ from llamaleon_server.wire.ollama.requests import (
 )
 from llamaleon_server.wire.sampling import MAX_STOPS
 
+MAX_TEMPLATE = 1 << 16
+
 
 async def chat(request: Request) -> Response:
     """Answer a conversation in Ollama's form. Without messages: load the model, or unload it."""
@@ -67,8 +69,9 @@ async def generate(request: Request) -> Response:
     if asked.raw:
         return await run.answered(await run.plain(asked, asked.prompt or ""))
     if asked.template:
-        run.use_template(asked.template)
-    run.check_thinking()
+        await asyncio.to_thread(run.use_template, asked.template)
+    else:
+        run.check_thinking()
     before = await run.text_of(asked.context or [])
     ask = asked.ask(run.sampled(), before)
     return await run.answered(run.events(ask), ask)
@@ -97,9 +100,15 @@ class _Run:
         return Sampled(wanted=wanted, stop=meaning.stop, max_tokens=meaning.max_tokens)
 
     def use_template(self, template: str) -> None:
-        """In place of the model's own. Raises: BadRequest."""
+        """In place of the model's own; also checks as `check_thinking`. It may run long: call it in a thread.
+
+        Raises: BadRequest.
+        """
+        if len(template) > MAX_TEMPLATE:  # compiled ones are kept
+            raise BadRequest(f"`template` is longer than {MAX_TEMPLATE} characters.", param="template")
         jinja, _ = jinja_of(template, has_own=False)
         self._with_preset(template=jinja)
+        self.check_thinking()
 
     def _with_preset(self, **changes: Any) -> None:
         preset = msgspec.structs.replace(self._target.preset, **changes)
@@ -210,9 +219,9 @@ class _Run:
 
     async def _with_context(self, line: Line, ask: Ask, text: str) -> Line:
         plain = msgspec.structs.replace(ask, form=None, media=(), media_fields=())
-        prompt = requests_of(self._target, plain)[0].prompt
+        [request] = await asyncio.to_thread(requests_of, self._target, plain)
         async with self._services.residents.lease(self._target.base) as engine:
-            [tokens] = await engine.tokenize([f"{prompt}{text}"])
+            [tokens] = await engine.tokenize([f"{request.prompt}{text}"])
         return msgspec.structs.replace(line, context=tokens)
 
 

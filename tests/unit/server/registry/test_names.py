@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -92,3 +93,13 @@ def test_names_that_can(name: str) -> None:
 def test_names_that_cannot_name_a_base(name: str) -> None:
     with pytest.raises(BadRequest):
         check_base_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a*" + "1" * 50_000 + "x", "a@" + "1" * 50_000, "a*1e" + "1" * 50_000 + "x"]
+)
+def test_a_name_as_long_as_a_request_may_be_is_read_at_once(name: str) -> None:
+    """With a number tried in every division this took minutes, and everybody waited."""
+    began = time.monotonic()
+    assert parse_blend(name) is None
+    assert time.monotonic() - began < 1.0

@@ -179,7 +179,9 @@ async def test_the_middle_of_a_text(api: Api, monkeypatch: pytest.MonkeyPatch) -
 async def test_a_template_of_the_request(api: Api) -> None:
     await generate(api, template="[{{ .System }}] {{ .Prompt }} =>", system="S")
     assert api.prompts() == ["[S] ¿Qué tal? =>"]
-    assert error_of(await generate(api, template="{{ range .Tools }}{{ end }}"))[0] == 400
+    for refused in ("{{ range .Tools }}{{ end }}", "{{" * 20_000, "{{ . " + "{{" * 20_000, "x" * 70_000):
+        status, message = error_of(await generate(api, template=refused))
+        assert (status, "template" in message.lower()) == (400, True)
 
 
 async def test_a_format_reaches_the_engine_as_a_grammar(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Every sentence of the command line in Spanish. A test finds those that are missing or no longer used."""
+"""The conversation, `run` and `chat`, the log."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ SENTENCES: dict[str, str] = {
     "{name} is as the model has it.": "{name} queda como lo trae el modelo.",
     "{name} is {value}.": "{name} es {value}.",
     (
-        "/adapter NAME[*W][+...]  go on under other adapters; /adapter none: the base alone\n"
+        "/adapter NAME[*W][+...]  go on under other adapters; none: the base alone\n"
         "/model NAME              go on with another model\n"
         "/set system TEXT         the system message; without TEXT: none\n"
-        "/set NAME VALUE          temperature, top_p, top_k, min_p, seed, max_tokens, stop, ...\n"
+        "/set NAME VALUE          temperature, top_p, seed, max_tokens, stop, effort, ...\n"
         "/set think on|off        whether a model that can think does\n"
         "/set format json|off     answers that are a JSON object\n"
         "/show                    model and settings; /show adapters: what else there is\n"
@@ -51,10 +51,10 @@ SENTENCES: dict[str, str] = {
         "/bye                     leave; so does Ctrl-D. Ctrl-C stops an answer\n"
         '"""                      begins and ends a text of several lines'
     ): (
-        "/adapter NOMBRE[*P][+...]  seguir con otros adaptadores; /adapter none: solo el modelo base\n"
+        "/adapter NOMBRE[*P][+...]  seguir con otros adaptadores; none: solo la base\n"
         "/model NOMBRE              seguir con otro modelo\n"
         "/set system TEXTO          el mensaje de sistema; sin TEXTO: ninguno\n"
-        "/set NOMBRE VALOR          temperature, top_p, top_k, min_p, seed, max_tokens, stop, ...\n"
+        "/set NOMBRE VALOR          temperature, top_p, seed, max_tokens, stop, ...\n"
         "/set think on|off          si razona un modelo que sabe razonar\n"
         "/set format json|off       respuestas que son un objeto JSON\n"
         "/show                      modelo y ajustes; /show adapters: qué más hay\n"

@@ -1,0 +1,10 @@
+"""Every sentence of the command line in Spanish, a file per area. A test finds missing and unused ones."""
+
+from __future__ import annotations
+
+from llamaleon_clients.spanish import demo, models, residents, server, talk, training
+
+AREAS = (demo, models, residents, server, talk, training)
+SENTENCES: dict[str, str] = {
+    english: spanish for area in AREAS for english, spanish in area.SENTENCES.items()
+}

@@ -1,0 +1,47 @@
+"""`ps`: the models in memory."""
+
+from __future__ import annotations
+
+SENTENCES: dict[str, str] = {
+    "No model is in memory: the first question loads one.": (
+        "No hay ningún modelo en memoria: la primera pregunta carga uno."
+    ),
+    "MODEL": "MODELO",
+    "STATE": "ESTADO",
+    "MEMORY": "MEMORIA",
+    "RUNNING": "EN CURSO",
+    "WAITING": "EN COLA",
+    "TOKENS/S": "TOKENS/S",
+    "UNLOADS": "SE LIBERA",
+    "loading {done}": "cargando {done}",
+    "ready": "listo",
+    "in {time}": "en {time}",
+    "on": "en",
+    "with": "con",
+    "passes": "pasadas",
+    "pinned": "fijado",
+    "cache": "caché",
+    "bank": "banco",
+    "alone": "aparte",
+    "{tokens} tokens of context": "{tokens} tokens de contexto",
+    "{layers} layers on the GPU": "{layers} capas en la GPU",
+    "{threads} threads": "{threads} hilos",
+    "a cache of {tokens} tokens in {kinds} ({size})": "caché de {tokens} tokens en {kinds} ({size})",
+    "flash attention": "flash attention",
+    "{mean} ms each (p99 {p99} ms)": "{mean} ms cada una (p99 {p99} ms)",
+    "{sequences} sequences and {adapters} adapters in one": "{sequences} secuencias y {adapters} adaptadores",
+    "{rate} prompt tokens/s": "{rate} tokens de pregunta/s",
+    "{share} of {count} guessed tokens right": "acertado el {share} de {count} tokens adelantados",
+    "{used} of {total} ranks": "{used} de {total} rangos",
+    "1 more adapter in RAM ({size} in all)": "1 adaptador más en RAM ({size} en total)",
+    "{count} more adapters in RAM ({size} in all)": "{count} adaptadores más en RAM ({size} en total)",
+    "{count} on disk": "{count} en el disco",
+    "{names} (not in the bank yet)": "{names} (todavía fuera del banco)",
+    "adapters take turns: {reason}": "los adaptadores se turnan: {reason}",
+    "{count} running": "{count} en curso",
+    "{count} more": "{count} más",
+    "{share} of the prompt tokens found": "encontrado el {share} de los tokens de las preguntas",
+    "{count} prefixes of {tokens} tokens": "{count} prefijos de {tokens} tokens",
+    "{count} more in RAM ({size})": "{count} más en RAM ({size})",
+    "{share} of {count} cells in use": "en uso el {share} de {count} celdas",
+}

@@ -1,0 +1,34 @@
+"""docs/cli.md says what the command does."""
+
+from __future__ import annotations
+
+import re
+
+from tests.data import REPOSITORY
+from tests.unit.clients.conftest import Llamaleon
+from tests.unit.clients.test_json import WITHOUT, commands
+
+PAGE = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def test_the_list_of_commands_is_that_of_help(llamaleon: Llamaleon) -> None:
+    shown = llamaleon("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    found = re.search(r"<!-- commands: .*? -->\n```\n(.*?)\n```\n<!-- end -->", PAGE, flags=re.DOTALL)
+    assert found is not None
+    assert found[1].splitlines() == [line.removeprefix("  ") for line in shown.splitlines()]
+
+
+def test_what_json_prints_is_told_of_every_command_that_has_it() -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", PAGE, flags=re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`([a-z ]+)`", row)}
+    assert told == {name for name, _ in commands()} - WITHOUT.keys()
+    assert [name for name in WITHOUT if f"`{name}` (it" not in PAGE] == []
+
+
+def test_commands_and_options_in_the_examples_exist() -> None:
+    known = dict(commands())
+    examples = re.findall(r"llamaleon ((?:keys )?[a-z]+)([^\n`|)]*)", PAGE)
+    assert len(examples) > 15
+    for name, rest in examples:
+        options = {option for one in known[name.strip()].params for option in (*one.opts, "-h")}
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= options, name
