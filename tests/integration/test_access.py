@@ -145,6 +145,16 @@ def test_an_answer_is_not_lost_with_a_body_that_nobody_wanted(tmp_path: Path) ->
                 assert rest_of(connection).startswith(b"HTTP/1.1 404 ")
 
 
+def test_what_is_no_http_is_answered_however_much_of_it_comes(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "home") as server:
+        for _ in range(20):
+            with connect(server) as connection:
+                connection.sendall(b"GET /no such path HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                for _ in range(20):
+                    connection.sendall(b" " * 10_000)
+                assert rest_of(connection).startswith(b"HTTP/1.1 400 ")
+
+
 def test_keys_made_and_revoked_beside_a_running_server(tmp_path: Path) -> None:
     run = "import sys; from llamaleon_clients.cli import main; main()"
     command = [sys.executable, "-c", run]

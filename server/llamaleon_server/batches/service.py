@@ -14,10 +14,12 @@ from llamaleon_server.errors import BadRequest, NotFound
 from llamaleon_server.registry.batches import (
     CANCELLED,
     CANCELLING,
+    FAILED,
     IN_PROGRESS,
     VALIDATING,
     BatchRecord,
     BatchStore,
+    LineError,
 )
 from llamaleon_server.registry.files import FileStore
 from llamaleon_server.wire.batches import WINDOW_S, CreateBatch
@@ -136,3 +138,6 @@ class Batches:
         del self._runs[batch_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("batch %s", batch_id, exc_info=error)
+            mistake = LineError(code="server_error", message="The server made a mistake; its log says which.")
+            times = {**self._store.get(batch_id).times, FAILED: int(time.time())}
+            self._store.update(batch_id, status=FAILED, times=times, errors=[mistake])

@@ -7,6 +7,8 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LINGER_S = 1.0
+
 
 def patient(seconds: float) -> type[H11Protocol]:
     """A protocol whose connections end when the head of a request, or a body that nobody wants any more,
@@ -14,14 +16,28 @@ def patient(seconds: float) -> type[H11Protocol]:
 
     class Patient(H11Protocol):
         _waiting: asyncio.TimerHandle | None = None
+        _refused = False  # what came is no HTTP, and was answered
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
             super().connection_made(transport)
             self._watch()
 
         def data_received(self, data: bytes) -> None:
+            if self._refused:
+                return
             super().data_received(data)
-            self._watch()
+            if not self._refused:
+                self._watch()
+
+        def send_400_response(self, msg: str) -> None:
+            """Whoever closes a connection with unread bytes in it resets it, and the answer may be lost: what
+            still comes is thrown away for a moment."""
+            self._refused = True
+            self._stop()
+            self.transport.write(_plain("400 Bad Request", msg))
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -53,13 +69,13 @@ def patient(seconds: float) -> type[H11Protocol]:
                 return
             begun = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
             if begun:  # half a head: its sender may listen
-                self.transport.write(_late())
+                self.transport.write(_plain("408 Request Timeout", "The request did not arrive in time."))
             self.transport.close()
 
     return Patient
 
 
-def _late() -> bytes:
-    message = b"The request did not arrive in time."
-    head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-    return head.encode() + f"content-length: {len(message)}\r\n\r\n".encode() + message
+def _plain(status: str, message: str) -> bytes:
+    """An answer before there is a request to answer, after which the connection ends."""
+    head = f"HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    return f"{head}content-length: {len(message)}\r\n\r\n{message}".encode()

@@ -13,6 +13,7 @@ from openai.types import Batch
 from tests.api import CHATML, Api, error_of, running_api
 from tests.unit.server.registry.small import write_base
 
+from llamaleon_server.batches.run import Run
 from llamaleon_server.engine.protocol import Generate
 from llamaleon_server.testing import FakeEngines, Refusal
 
@@ -271,6 +272,18 @@ async def test_without_its_input_a_batch_fails_and_keeps_what_was_done(api: Api)
     assert done.request_counts is not None
     assert 5 <= done.request_counts.completed < 40
     assert len(await entries(api, done.output_file_id)) == done.request_counts.completed
+
+
+async def test_a_mistake_of_ours_ends_the_batch(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(self: Run, record: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Run, "_finalize", mistaken)
+    batch = await ended(api, (await begin(api, [line("a")])).id)
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [error.code for error in batch.errors.data] == ["server_error"]
 
 
 @pytest.mark.parametrize(
