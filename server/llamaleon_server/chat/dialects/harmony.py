@@ -92,8 +92,9 @@ class Harmony(Dialect):
                 return
             messages += 1
             channel, recipient = _CHANNEL.search(text), _RECIPIENT.search(text)
-            if recipient is not None and recipient[1].startswith("functions."):
-                reading.begin_call(recipient[1].removeprefix("functions."))
+            called = "" if recipient is None else _called(recipient[1])
+            if called:
+                reading.begin_call(called)
                 yield from reading.until(_ENDS, reading.arguments)
             elif recipient is not None or (channel and channel[1] == "analysis"):
                 reading.is_thinking = True
@@ -126,3 +127,8 @@ class Harmony(Dialect):
         ]
         answers = calls if setup.required else [*calls, final]
         return f"({lark.rule(analysis)} | {lark.rule(preamble)})* {lark.either(answers)}"
+
+
+def _called(recipient: str) -> str:
+    """The function's name; nothing where the message is for somebody else."""
+    return recipient.removeprefix("functions.") if recipient.startswith("functions.") else ""

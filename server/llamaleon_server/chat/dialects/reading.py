@@ -76,6 +76,9 @@ class Reading:
         self._give(Thinking(text), text)
 
     def begin_call(self, name: str, identity: str | None = None) -> None:
+        """Raises: Malformed if nothing is called."""
+        if not name:
+            raise Malformed
         begun = CallBegun(self.calls, identity or f"call_{uuid.uuid4().hex[:24]}", name)
         self.calls += 1
         self._kept = None  # there is no going back behind a call

@@ -97,6 +97,14 @@ def test_whatever_a_model_writes_nothing_breaks(name: str, text: str, places: li
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_call_of_nothing_is_no_call(name: str) -> None:
+    dialect = DIALECTS[name]
+    text = written(dialect, ("", {"city": "Lima"}))
+    assert whole(dialect, SETUP, text).calls == []
+    assert read(dialect, SETUP, list(text)).calls == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_markup_leaks_when_an_answer_is_cut_off(name: str) -> None:
     dialect = DIALECTS[name]
     text = written(dialect, LIMA, NOTED)
