@@ -48,7 +48,7 @@ class Conversation:
             completed = True
         except KeyboardInterrupt:
             pass
-        except Exception:
+        except Exception:  # raised again
             self.messages.pop()
             raise
         if pieces:

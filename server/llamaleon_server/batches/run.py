@@ -77,15 +77,19 @@ class Run:
             if record.ended:
                 return
             self._total = record.counts.total
-            self._results = await asyncio.to_thread(Results, self._store.results(self.id))
             try:
+                await _to_the_end(self._open)
                 await self._go_on(record)
             finally:
-                self._results.close()
+                if self._results is not None:
+                    self._results.close()
         except (LlamaleonError, OSError) as error:
             self._set(FAILED, errors=[_reason(self.id, error)])
 
     # ------------------------------------------------------------ inside
+
+    def _open(self) -> None:
+        self._results = Results(self._store.results(self.id))
 
     def _set(self, status: str, **changes: object) -> BatchRecord:
         times = {**self._store.get(self.id).times, status: int(time.time())}
@@ -110,7 +114,7 @@ class Run:
                 record = self._set(FINALIZING, end=FAILED, errors=[_reason(self.id, error)])
         elif record.status == CANCELLING:
             record = self._store.update(self.id, end=CANCELLED)
-        await asyncio.to_thread(self._finalize, record)
+        await _to_the_end(self._finalize, record)
 
     async def _work(self, record: BatchRecord) -> str:
         """Until every request has ended, or the time is up. Returns what the batch becomes."""
@@ -188,6 +192,16 @@ class Run:
         lasting_s = record.output_expires_s
         expires = None if lasting_s is None else int(time.time()) + lasting_s
         return upload.commit(f"{record.id}_{kind}.jsonl", OUTPUT_PURPOSE, expires).id
+
+
+async def _to_the_end(work: Callable[..., None], *args: object) -> None:
+    """In a thread. It cannot be interrupted, so who is cancelled waits: its files are free only then."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _result(request: lines.Request, response: Response | None, error: RequestError | None = None) -> Result:

@@ -118,7 +118,7 @@ class _Work:
             self._tell(Progress(status=SUCCESS, model=fetched.name))
         except Stopped:
             log.info("a pull was ended; what came is kept")
-        except Exception as error:
+        except Exception as error:  # each listener raises it for its own client
             self._tell(error)
         finally:
             self._ended(self)
@@ -149,7 +149,7 @@ class _Work:
             result, failure = None, None
             try:
                 result = work()
-            except Exception as error:
+            except Exception as error:  # raised again by who waits for this thread
                 failure = error
             with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
                 self._loop.call_soon_threadsafe(settle, result, failure)

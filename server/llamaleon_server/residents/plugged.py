@@ -34,7 +34,7 @@ def plugged_engine(settings: Settings) -> OpenChannel | None:
         raise BadRequest(f"There is no engine `{settings.engine_name}`; known: {known}.", param="engine")
     try:
         made: OpenChannel = entry.load()(settings)
-    except Exception as error:
+    except Exception as error:  # another package's code
         raise BadRequest(
             f"The engine `{entry.name}` ({entry.value}) cannot be loaded: {error}", param="engine"
         ) from error

@@ -70,7 +70,7 @@ class Making:
             async with contextlib.aclosing(self.events(answers)) as events:
                 async for event in events:
                     yield event
-        except Exception as error:
+        except Exception as error:  # whatever it is, the stream has begun: an event must tell
             for event in self.fail(error):
                 yield event
             await self._keep()

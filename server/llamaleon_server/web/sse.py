@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,8 @@ class EventStream(EventSourceResponse):
     closing those would not reach the source.
     """
 
+    done: ClassVar[str | None] = DONE  # the last event's data; None: the last chunk says that it is the last
+
     def __init__(self, chunks: AsyncGenerator[Any, None], source: Begun[Any]) -> None:
         super().__init__(self._events(chunks), sep="\n")
         self._source = source
@@ -41,12 +43,19 @@ class EventStream(EventSourceResponse):
         try:
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
-                    yield _event(chunk)
-            yield ServerSentEvent(data=DONE, sep="\n")
+                    yield _event(chunk, self.name_of(chunk))
+            if self.done is not None:
+                yield ServerSentEvent(data=self.done, sep="\n")
         except Exception as error:
             # The status line has left: an event is all that can still tell. Clients read `error` in it as a
             # failure; [DONE] after it would say that the answer is complete.
-            yield _event(stream_error(error))
+            yield self.failure(error)
+
+    def name_of(self, chunk: Any) -> str | None:
+        return None
+
+    def failure(self, error: Exception) -> ServerSentEvent:
+        return _event(stream_error(error))
 
 
 class NamedEventStream(EventStream):
@@ -54,6 +63,8 @@ class NamedEventStream(EventStream):
 
     `failed` makes the event named "error" of what went wrong.
     """
+
+    done = None
 
     def __init__(
         self,
@@ -64,13 +75,12 @@ class NamedEventStream(EventStream):
         self._failed = failed
         super().__init__(events, source)
 
-    async def _events(self, chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[ServerSentEvent, None]:
-        try:
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    yield _event(chunk, chunk.__struct_config__.tag or chunk.type)
-        except Exception as error:
-            yield _event(self._failed(error), "error")
+    def name_of(self, chunk: Any) -> str | None:
+        name: str = chunk.__struct_config__.tag or chunk.type
+        return name
+
+    def failure(self, error: Exception) -> ServerSentEvent:
+        return _event(self._failed(error), "error")
 
 
 def _event(data: Any, name: str | None = None) -> ServerSentEvent:

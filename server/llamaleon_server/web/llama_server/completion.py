@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
-from sse_starlette import ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,7 +21,7 @@ from llamaleon_server.residents.engine import Engine
 from llamaleon_server.web.collect import Collected
 from llamaleon_server.web.described import Described
 from llamaleon_server.web.disconnect import while_connected
-from llamaleon_server.web.errors import json_response, stream_error
+from llamaleon_server.web.errors import json_response
 from llamaleon_server.web.llama_server.naming import model_or_only
 from llamaleon_server.web.llama_server.tokens import tokens_of
 from llamaleon_server.web.services import Services, services_of
@@ -71,15 +69,9 @@ async def answered(
 
 
 class _Stream(EventStream):
-    """Without `[DONE]`: the last piece has `stop: true`."""
+    """The last piece has `stop: true`."""
 
-    async def _events(self, chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[ServerSentEvent, None]:
-        try:
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    yield ServerSentEvent(data=msgspec.json.encode(chunk).decode(), sep="\n")
-        except Exception as error:
-            yield ServerSentEvent(data=msgspec.json.encode(stream_error(error)).decode(), sep="\n")
+    done = None
 
 
 # ---------------------------------------------------------------- what is run

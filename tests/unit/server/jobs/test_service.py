@@ -211,7 +211,7 @@ async def test_a_pinned_name_follows_what_a_job_deploys(home: Path) -> None:
         assert job.status == "succeeded", service.messages(job)
         second = service.registry.resolve("tiny+espejo").adapters[0][0]
         assert second.version == 2
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while service.engines.last.pinned != {second.key}:
                 await asyncio.sleep(0.01)
 

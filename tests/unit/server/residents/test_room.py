@@ -142,7 +142,7 @@ async def test_who_waits_too_long_is_told_what_is_in_the_way(make: Callable[...,
 
 async def test_what_can_never_fit_is_refused_at_once(make: Callable[..., Stage]) -> None:
     stage = make(memory_budget=90)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         with pytest.raises(EngineUnavailable, match="which is less"):
             await stage.say("a")
     assert stage.engines.opened == []

@@ -59,7 +59,7 @@ async def get(api: Api, name: str) -> Batch:
 
 
 async def ended(api: Api, name: str) -> Batch:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             batch = await get(api, name)
             if batch.status in {"completed", "failed", "expired", "cancelled"}:
@@ -75,7 +75,7 @@ async def entries(api: Api, file: str | None) -> list[dict[str, Any]]:
 
 
 async def until_running(api: Api, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not api.engines.opened or api.engines.last.running < count:
             await asyncio.sleep(0.002)
 
@@ -146,9 +146,9 @@ async def test_cancelling_keeps_what_was_done_and_names_the_rest(api: Api) -> No
     engine = api.engines.last
     api.engines.answer = lambda message: "lento " * 1000 if "lento" in str(message.prompt) else ANSWER
     slow: Any = {"messages": [{"role": "user", "content": "lento"}]}
-    batch = await begin(api, [line("a"), line("b"), *(line(f"c{n}", **slow) for n in range(6))])
     engine.step_s = 0.005
-    async with asyncio.timeout(5):
+    batch = await begin(api, [line("a"), line("b"), *(line(f"c{n}", **slow) for n in range(6))])
+    async with asyncio.timeout(30):
         while (counts := (await get(api, batch.id)).request_counts) is None or counts.completed < 2:
             await asyncio.sleep(0.005)
     response = await api.http.post(f"/v1/batches/{batch.id}/cancel")
@@ -209,7 +209,7 @@ async def test_after_a_stop_what_was_done_stays_done_and_the_rest_is_run(tmp_pat
     lines = [line(f"n{n}", messages=[{"role": "user", "content": f"«n{n}»"}]) for n in range(12)]
     async with running_api(tmp_path / "home", tiny, engines=FakeEngines(answer)) as api:
         batch = await begin(api, lines)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (counts := (await get(api, batch.id)).request_counts) is None or counts.completed < 5:
                 await asyncio.sleep(0)
         await api.services.batches.close()
@@ -233,7 +233,7 @@ async def test_after_a_stop_what_was_done_stays_done_and_the_rest_is_run(tmp_pat
 
 async def half_done(api: Api) -> Batch:
     batch = await begin(api, [line(f"n{number}") for number in range(40)])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (counts := (await get(api, batch.id)).request_counts) is None or counts.completed < 5:
             await asyncio.sleep(0)
     return batch

@@ -190,7 +190,7 @@ async def test_keep_alive_is_of_the_model(tools_api: Api) -> None:
     response = await tools_api.chat(model="qwen3", keep_alive="soon")
     assert error_of(response)["param"] == "keep_alive"
     assert (await tools_api.chat(model="qwen3", keep_alive=0)).status_code == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not tools_api.engines.last.closed:
             await asyncio.sleep(0.01)
 

@@ -71,7 +71,7 @@ async def test_an_engine_that_is_busy_holds_up_nobody(api: Api, monkeypatch: pyt
 async def test_a_model_that_loads_is_listed_with_its_progress(api: Api) -> None:
     api.engines.load_s = 0.1
     answer = asyncio.create_task(api.chat())
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while not (found := (await api.http.get("/llamaleon/ps")).json()["data"]):
             await asyncio.sleep(0.005)
     assert (found[0]["state"], found[0]["bank"]) == ("loading", None)
@@ -88,7 +88,7 @@ async def test_pins_survive_a_restart_of_the_server(tmp_path: Path) -> None:
         assert (pinned.status_code, pinned.json()["id"], pinned.json()["pinned"]) == (200, "tiny+sql@1", True)
     async with running_api(tmp_path / "home", tiny, engines=FakeEngines()) as api:
         await api.complete()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while not api.engines.last.pinned:
                 await asyncio.sleep(0.005)
         await add(api, tmp_path, "sql", 2, load_inplace=True)

@@ -17,7 +17,7 @@ ANSWER = "Hola, ¿qué tal?"
 
 
 async def until_ended(api: Api, name: str) -> Response:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             found = whole(await api.http.get(f"/v1/responses/{name}"))
             if found.status not in {"queued", "in_progress"}:
