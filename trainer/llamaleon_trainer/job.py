@@ -3,10 +3,10 @@
 The server writes everything above the line, the trainer everything below it:
 
     spec.json                 JobSpec
-    train.jsonl, valid.jsonl  one Row a line: token ids and where the loss counts
+    train.jsonl, valid.jsonl  one Row a line: token ids and where the loss counts; PreferenceRows of a dpo job
     probe.json                list of token-id lists, for the proofs of parity
     probe.base.npz            the served base's logits on the probe, "0", "1", ... (n_tokens, n_vocab) float32
-    cancel                    an empty file: stop at the next step, keep what there is
+    cancel, pause             empty files: stop at the next step with a checkpoint; a paused job is to go on
     -------------------------------------------------------------------------------
     trainer.lock              held (flock) by the running trainer; holds its pid
     events.jsonl              one Event a line, append-only, flushed each line
@@ -37,36 +37,88 @@ class Row(Struct, frozen=True, omit_defaults=True):
     weights: list[float]
 
 
+class PreferenceRow(Struct, frozen=True):
+    """Two answers to one prompt, of which the first is liked better; the weights mark the answers."""
+
+    chosen: Row
+    rejected: Row
+
+
 class LoraSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEFT's names: `r`, `lora_alpha`, `lora_dropout`; targets "all-linear" or module name suffixes."""
+    """PEFT's names: `r`, `lora_alpha`, `lora_dropout`.
+
+    `target_modules`: "auto" (every linear layer that a GGUF LoRA can express for this base), "all-linear"
+    (peft's: refused if one of them cannot be expressed), or module name suffixes.
+    """
 
     r: int = 16
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0
     use_rslora: bool = False
-    target_modules: str | list[str] = "all-linear"
+    target_modules: str | list[str] = "auto"
+
+
+METHODS = ("supervised", "dpo")
+BASE_WEIGHTS = ("auto", "full", "nf4", "gguf")
+SCHEDULERS = ("cosine", "linear", "constant")
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+PRECISIONS = ("auto", "float32", "bfloat16")
+SHARDINGS = ("none", "fsdp", "deepspeed")
+REPORTERS = ("tensorboard", "wandb")
+
+
+class Wandb(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OpenAI's `integrations[].wandb`."""
+
+    project: str
+    name: str | None = None
+    entity: str | None = None
+    tags: list[str] = []
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One supervised LoRA job. Every number is final here: "auto" was resolved by the server."""
+    """One LoRA job. Every number is final here: "auto" was resolved by the server.
+
+    What stays "auto" or None is what only the trainer can know: the device, and what fits into its memory.
+    """
 
     job_id: str
     base: str  # path of the served GGUF, or of a Hugging Face directory
     lora: LoraSettings = LoraSettings()
+    method: str = "supervised"  # METHODS
+    dpo_beta: float = 0.1  # how far a preference may move the model from its base; dpo only
+    base_weights: str = "auto"  # BASE_WEIGHTS: how the frozen base lies in memory (gguf: its own blocks)
     epochs: int = 3
+    max_steps: int | None = None  # ends the job before its epochs do
     batch_size: int = 8  # rows per optimizer step
-    micro_batch_size: int | None = None  # rows per forward pass; None: batch_size, halved on out-of-memory
+    micro_batch_size: int | None = None  # rows per forward pass; None: as many as fit into memory
+    packing: bool = False  # several rows in one sequence, none of which sees another
+    group_by_length: bool = True  # rows of similar length share a batch
     learning_rate: float = 2e-4
+    find_learning_rate: bool = False  # measure it first: `learning_rate` is then the highest that is tried
+    lr_scheduler: str = "cosine"  # SCHEDULERS
     warmup_fraction: float = 0.05
+    optimizer: str = "adamw"  # OPTIMIZERS
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    neftune_noise_alpha: float = 0.0
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    tf32: bool = True
+    early_stopping_patience: int | None = None  # held-out evaluations in a row that were not better
+    load_best: bool = False  # the adapter is the checkpoint of the lowest held-out loss, not the last
     max_sequence_tokens: int = 2048
     seed: int = 0
     eval_every_steps: int | None = None  # None: ten times over the job
     save_every_steps: int | None = None  # None: once an epoch
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # auto, float32, bfloat16
+    precision: str = "auto"  # PRECISIONS
     threads: int | None = None
+    processes: int = 1  # of one machine, through accelerate
+    sharding: str = "none"  # SHARDINGS, of the base over the processes
+    report_to: list[str] = []  # REPORTERS; TensorBoard's files go to the job directory's `tensorboard/`
+    wandb: Wandb | None = None
     max_base_kl: float = 0.02  # mean KL per token above which the base does not count as the served one
 
 
@@ -74,14 +126,17 @@ class Event(Struct, frozen=True, omit_defaults=True):
     """One line of events.jsonl. `type` and the keys of `data`:
 
     started       pid, resumed_from_step, steps, train_rows, valid_rows, train_tokens, device, precision
+    estimate      memory_bytes, seconds, basis   (before the first step; what the whole job will take)
+    lr_found      learning_rate, tried, losses
     base_checked  mean_kl, max_abs_diff, tokens
     step          step, epoch, train_loss, train_accuracy, learning_rate, grad_norm, tokens_per_s,
                   memory_bytes, eta_s, trained_tokens
-    eval          step, valid_loss, valid_accuracy
+    eval          step, valid_loss, valid_accuracy   (dpo: also reward_margin)
     checkpoint    step, path, and the newest train_loss, train_accuracy, valid_loss, valid_accuracy
     warning       message
     finished      steps, trained_tokens, seconds, adapter   (path)
     cancelled     step
+    paused        step
     failed        code, message    (code: base_mismatch, base_unsupported, out_of_memory, bad_job,
                   not_installed, diverged, internal)
 

@@ -29,7 +29,7 @@ def add_lora(model: Any, spec: JobSpec) -> Any:
         lora_alpha=spec.lora.lora_alpha,  # peft takes any number
         lora_dropout=spec.lora.lora_dropout,
         use_rslora=spec.lora.use_rslora,
-        target_modules=spec.lora.target_modules,
+        target_modules="all-linear" if spec.lora.target_modules == "auto" else spec.lora.target_modules,
         fan_in_fan_out=model.config.model_type == "gpt2",  # its Conv1D keeps weights as (in, out)
         task_type="CAUSAL_LM",
     )

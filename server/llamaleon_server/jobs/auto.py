@@ -7,6 +7,8 @@ learning_rate_multiplier  of 2e-4: 1 from a billion parameters on, 2.5 from 100 
 lora_r, lora_alpha        16, and twice the rank
 max_sequence_tokens       2048, or the model's own context if that is shorter
 held_out_fraction         0.1 (at least one row)
+
+The trainer's other settings keep its own defaults (`llamaleon_trainer.job.JobSpec`) unless they are given.
 """
 
 from __future__ import annotations
@@ -14,7 +16,30 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llamaleon_server.wire.hyperparameters import AUTO, FIND, RULES
+
 DEFAULT_LEARNING_RATE = 2e-4
+HIGHEST_LEARNING_RATE = 1e-1  # where looking for one ends
+
+LORA_FIELDS = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_target_modules": "target_modules",
+    "use_rslora": "use_rslora",
+}
+RENAMED = {"n_epochs": "epochs", "beta": "dpo_beta"}
+OF_THE_SERVER = {"learning_rate_multiplier", "held_out_fraction"}  # the trainer sees what follows from them
+RESOLVED = {
+    "n_epochs",
+    "batch_size",
+    "learning_rate",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "max_sequence_tokens",
+}
+PASSED_ON = RULES.keys() - RESOLVED - OF_THE_SERVER
 WANTED_STEPS = 150
 DEFAULT_SEQUENCE_TOKENS = 2048
 
@@ -52,6 +77,9 @@ def resolve(requested: dict[str, Any], *, rows: int, parameters: int, context_to
     """
     batch_size = int(_given(requested, "batch_size") or _batch_size(rows))
     learning_rate = _given(requested, "learning_rate")
+    finding = learning_rate == FIND
+    if finding:
+        learning_rate = HIGHEST_LEARNING_RATE
     multiplier = _given(requested, "learning_rate_multiplier")
     if learning_rate is None:
         multiplier = _multiplier(parameters) if multiplier is None else multiplier
@@ -69,12 +97,30 @@ def resolve(requested: dict[str, Any], *, rows: int, parameters: int, context_to
         "lora_dropout": float(_given(requested, "lora_dropout") or 0.0),
         "max_sequence_tokens": max_sequence_tokens(requested, context_tokens),
         "held_out_fraction": held_out_fraction(requested),
+        **({"find_learning_rate": True} if finding else {}),
+        **{key: value for key, value in requested.items() if key in PASSED_ON and value != AUTO},
     }
+
+
+def spec_fields(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters by the API's names -> fields of `JobSpec`.
+
+    >>> spec_fields({"n_epochs": 3, "lora_r": 8, "learning_rate_multiplier": 1.0})
+    {'epochs': 3, 'lora': {'r': 8}}
+    """
+    fields: dict[str, Any] = {}
+    lora: dict[str, Any] = {}
+    for key, value in resolved.items():
+        if key in LORA_FIELDS:
+            lora[LORA_FIELDS[key]] = value
+        elif key not in OF_THE_SERVER:
+            fields[RENAMED.get(key, key)] = value
+    return fields | {"lora": lora}
 
 
 def _given(requested: dict[str, Any], key: str) -> Any:
     value = requested.get(key)
-    return None if value == "auto" else value
+    return None if value == AUTO else value
 
 
 def _batch_size(rows: int) -> int:

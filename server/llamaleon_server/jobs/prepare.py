@@ -18,7 +18,7 @@ from llamaleon_server.registry.files import StoredFile
 from llamaleon_server.registry.jobstore import JobRecord
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.engine import Engine
-from llamaleon_trainer.job import JobSpec, LoraSettings, Row, write_atomic, write_spec
+from llamaleon_trainer.job import JobSpec, Row, write_atomic, write_spec
 from llamaleon_trainer.rows import DataRow, Dataset, Problem, read_dataset
 from llamaleon_trainer.split import split
 
@@ -166,18 +166,8 @@ def probe_sequences(rows: Sequence[list[int]], n_vocab: int) -> list[list[int]]:
 
 
 def _spec(record: JobRecord, base: Base, resolved: dict[str, Any]) -> JobSpec:
-    return JobSpec(
-        job_id=record.id,
-        base=str(base.path),
-        lora=LoraSettings(
-            r=resolved["lora_r"], lora_alpha=resolved["lora_alpha"], lora_dropout=resolved["lora_dropout"]
-        ),
-        epochs=resolved["n_epochs"],
-        batch_size=resolved["batch_size"],
-        learning_rate=resolved["learning_rate"],
-        max_sequence_tokens=resolved["max_sequence_tokens"],
-        seed=record.seed,
-    )
+    fields = {"job_id": record.id, "base": str(base.path), "seed": record.seed, **auto.spec_fields(resolved)}
+    return msgspec.convert(fields, JobSpec)
 
 
 def _write(
