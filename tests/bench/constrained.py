@@ -114,7 +114,7 @@ def _compiled(compiler: Compiler, text: str) -> Grammar:
 
 def _draw_ms(size: int, grammar: Grammar | None) -> float:
     settings = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
-    sampler = Sampler(settings, [], size, grammar)
+    sampler = Sampler(settings, [], grammar)
     row = np.random.default_rng(0).standard_normal(size).astype(np.float32)
     times = []
     for _ in range(DRAWS):

@@ -75,7 +75,7 @@ class Drawing:
             if sequence.images:
                 prompt = [token for token in prompt if token >= 0]
             settings = settings_of(sequence.request, self._vocabulary)
-            sequence.sampler = Sampler(settings, prompt, self._vocabulary.size, sequence.grammar)
+            sequence.sampler = Sampler(settings, prompt, sequence.grammar)
 
 
 def _takes_time(result: SpanResult) -> bool:

@@ -41,10 +41,10 @@ class SamplerSettings:
 
 
 class RowEdit(Protocol):
-    """Something that changes a request's logits before each draw."""
+    """Something that changes a few of a request's logits before each draw."""
 
-    def apply(self, row: Row) -> None:
-        """Change the row, (n_vocab,), in place; -inf forbids a token."""
+    def changed(self, row: Row) -> tuple[NDArray[np.intp], Row]:
+        """Some tokens, each once, and their new logits in this row, (n_vocab,); -inf forbids a token."""
 
     def accept(self, token: int) -> None:
         """This token was drawn."""
@@ -61,18 +61,17 @@ class Sampler:
         self,
         settings: SamplerSettings,
         prompt: Sequence[int],
-        vocabulary_size: int,
         grammar: Grammar | None = None,
     ) -> None:
         self._settings = settings
         self._random = random.Random(settings.seed)
-        self._edits = _edits(settings, prompt, vocabulary_size)
+        self._edits = _edits(settings, prompt)
         self._grammar = grammar
 
     @property
     def is_cheap(self) -> bool:
         """One walk over the row, some microseconds: not worth another thread."""
-        return not self._edits and self._is_greedy and self._grammar is None
+        return self._is_greedy and self._grammar is None
 
     @property
     def finished(self) -> bool:
@@ -84,20 +83,28 @@ class Sampler:
         return self._settings.temperature < LEAST_TEMPERATURE
 
     def draw(self, row: Row) -> int:
-        """The next token, which is remembered. `row` (n_vocab,) stays as it is.
+        """The next token, which is remembered. `row` (n_vocab,) is changed meanwhile, and then as it was.
 
         Raises: NotFinite; DeadEnd.
         """
-        if self._edits:
-            row = row.copy()
-            for edit in self._edits:
-                edit.apply(row)
+        before = []  # of few tokens: to copy the row of a large vocabulary takes longer than all else
+        for edit in self._edits:
+            tokens, logits = edit.changed(row)
+            before.append((tokens, row[tokens]))
+            row[tokens] = logits
+        try:
+            token = self._drawn(row)
+        finally:
+            for tokens, logits in reversed(before):
+                row[tokens] = logits
+        self._accept(token)
+        return token
+
+    def _drawn(self, row: Row) -> int:
         best = int(row.argmax())  # of a row with NaN, the first NaN
         if not math.isfinite(row[best]):
             raise NotFinite
-        token = self._choose(row, best) if self._grammar is None else self._allowed(self._grammar, row, best)
-        self._accept(token)
-        return token
+        return self._choose(row, best) if self._grammar is None else self._allowed(self._grammar, row, best)
 
     def take_forced(self, most: int) -> list[int]:
         """Tokens that the grammar leaves no choice about, at most so many: drawn without their logits."""
@@ -157,7 +164,7 @@ def _chosen(tokens: NDArray[np.intp] | None, kept: NDArray[np.intp]) -> NDArray[
     return kept if tokens is None else tokens[kept]
 
 
-def _edits(settings: SamplerSettings, prompt: Sequence[int], vocabulary_size: int) -> list[RowEdit]:
+def _edits(settings: SamplerSettings, prompt: Sequence[int]) -> list[RowEdit]:
     """In llama.cpp's order, which matters: the repeat penalty divides, the others subtract."""
     edits: list[RowEdit] = []
     if settings.bias:
@@ -165,7 +172,7 @@ def _edits(settings: SamplerSettings, prompt: Sequence[int], vocabulary_size: in
     if settings.repeat_penalty != 1.0:
         edits.append(RepeatPenalty(settings.repeat_penalty, prompt))
     if settings.frequency_penalty or settings.presence_penalty:
-        edits.append(CountPenalties(settings.frequency_penalty, settings.presence_penalty, vocabulary_size))
+        edits.append(CountPenalties(settings.frequency_penalty, settings.presence_penalty))
     return edits
 
 
@@ -176,8 +183,8 @@ class Bias:
         self._tokens = np.array(list(bias), np.intp)
         self._values = np.array(list(bias.values()), np.float32)
 
-    def apply(self, row: Row) -> None:
-        row[self._tokens] += self._values
+    def changed(self, row: Row) -> tuple[NDArray[np.intp], Row]:
+        return self._tokens, row[self._tokens] + self._values
 
     def accept(self, token: int) -> None:
         """The same for every token."""
@@ -190,10 +197,10 @@ class RepeatPenalty:
         self._penalty = penalty
         self._window = deque(prompt[-REPEAT_WINDOW_TOKENS:], REPEAT_WINDOW_TOKENS)
 
-    def apply(self, row: Row) -> None:
-        tokens = list(set(self._window))
+    def changed(self, row: Row) -> tuple[NDArray[np.intp], Row]:
+        tokens = np.array(list(set(self._window)), np.intp)
         logits = row[tokens]
-        row[tokens] = np.where(logits <= 0, logits * self._penalty, logits / self._penalty)
+        return tokens, np.where(logits <= 0, logits * self._penalty, logits / self._penalty)
 
     def accept(self, token: int) -> None:
         self._window.append(token)
@@ -202,15 +209,15 @@ class RepeatPenalty:
 class CountPenalties:
     """OpenAI's frequency and presence penalties: of what was generated, not of the prompt."""
 
-    def __init__(self, frequency: float, presence: float, vocabulary_size: int) -> None:
+    def __init__(self, frequency: float, presence: float) -> None:
         self._frequency = frequency
         self._presence = presence
         self._counts: Counter[int] = Counter()
-        self._penalties = np.zeros(vocabulary_size, np.float32)
 
-    def apply(self, row: Row) -> None:
-        row -= self._penalties
+    def changed(self, row: Row) -> tuple[NDArray[np.intp], Row]:
+        tokens = np.fromiter(self._counts, np.intp, len(self._counts))
+        counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+        return tokens, row[tokens] - (counts * self._frequency + self._presence)
 
     def accept(self, token: int) -> None:
         self._counts[token] += 1
-        self._penalties[token] = self._counts[token] * self._frequency + self._presence

@@ -88,7 +88,7 @@ def compiler(nano: Vocabulary) -> Iterator[Compiler]:
 
 def sampler(vocabulary: Vocabulary, grammar: Grammar, **fields: Any) -> Sampler:
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1} | fields
-    return Sampler(SamplerSettings(**settings), [], vocabulary.size, grammar)
+    return Sampler(SamplerSettings(**settings), [], grammar)
 
 
 def flat(vocabulary: Vocabulary, seed: int = 0) -> Row:

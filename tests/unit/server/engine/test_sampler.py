@@ -27,7 +27,7 @@ def row_of(size: int, seed: int = 0, spread: float = 2.0) -> Row:
 
 
 def draw(row: Row, count: int, **fields: Any) -> Counter[int]:
-    sampler = Sampler(settings(**fields), [], len(row))
+    sampler = Sampler(settings(**fields), [])
     return Counter(sampler.draw(row) for _ in range(count))
 
 
@@ -79,13 +79,14 @@ def probabilities(
         return 0
 
     monkeypatch.setattr("llamaleon_server.engine.sampling.sampler.draw_index", last)
-    sampler = Sampler(settings(**fields), [], len(row))
+    sampler = Sampler(settings(**fields), [])
     for token in history:
         for edit in sampler._edits:
             edit.accept(token)
     edited = row.copy()
     for edit in sampler._edits:
-        edit.apply(edited)
+        changed, logits = edit.changed(edited)
+        edited[changed] = logits
     tokens, _ = sampler._truncate(edited, float(edited.max()))
     sampler.draw(row)
     return dict(zip(range(len(row)) if tokens is None else tokens.tolist(), seen[0].tolist(), strict=True))
@@ -142,7 +143,7 @@ def test_what_is_drawn_follows_the_distribution(temperature: float, size: int) -
 )
 def test_penalties_follow_what_was_drawn(fields: dict[str, float], penalty: Any) -> None:
     row = row_of(500)
-    sampler = Sampler(settings(temperature=0.0, **fields), [], len(row))
+    sampler = Sampler(settings(temperature=0.0, **fields), [])
     counts = np.zeros(len(row), np.float32)
     for _ in range(30):
         token = sampler.draw(row)
@@ -153,8 +154,8 @@ def test_penalties_follow_what_was_drawn(fields: dict[str, float], penalty: Any)
 def test_only_the_repeat_penalty_sees_the_prompt() -> None:
     row = row_of(500) + 10
     best = int(row.argmax())
-    assert Sampler(settings(temperature=0.0, repeat_penalty=1000.0), [best], 500).draw(row) != best
-    assert Sampler(settings(temperature=0.0, presence_penalty=100.0), [best], 500).draw(row) == best
+    assert Sampler(settings(temperature=0.0, repeat_penalty=1000.0), [best]).draw(row) != best
+    assert Sampler(settings(temperature=0.0, presence_penalty=100.0), [best]).draw(row) == best
 
 
 def test_the_row_stays_as_it_is() -> None:
@@ -168,7 +169,7 @@ def test_a_seed_repeats_its_draws() -> None:
     row = row_of(500)
 
     def sequence(seed: int) -> list[int]:
-        sampler = Sampler(settings(seed=seed, temperature=2.0), [], len(row))
+        sampler = Sampler(settings(seed=seed, temperature=2.0), [])
         return [sampler.draw(row) for _ in range(20)]
 
     assert sequence(5) == sequence(5) != sequence(6)
@@ -179,7 +180,7 @@ def test_every_token_takes_one_random_number() -> None:
     """Also where there is no choice: guessing ahead must not shift what comes later."""
     free, forced = row_of(500), np.full(500, -np.inf, np.float32)
     forced[9] = 0.0
-    one, other = (Sampler(settings(top_k=40), [], 500) for _ in range(2))
+    one, other = (Sampler(settings(top_k=40), []) for _ in range(2))
     assert one.draw(forced) == 9
     other.draw(free)
     assert [one.draw(free) for _ in range(9)] == [other.draw(free) for _ in range(9)]
