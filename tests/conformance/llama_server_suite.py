@@ -137,7 +137,7 @@ def table(found: list[tuple[str, str, str]]) -> str:
     words = {"passed": "passed", "failed": "failed", "skipped": "not applicable"}
     lines += [
         f"| {_cell(test.removeprefix('unit/'))} | {words[outcome]} | {_cell(why)} |"
-        for test, outcome, why in found
+        for test, outcome, why in sorted(found)  # the suite runs in an order of its own
     ]
     return "\n".join([*lines, END])
 
