@@ -15,7 +15,9 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Same GGUF, threads, context and prompts; real HTTP, streaming; one server asked at a time. Each "
         "ratio is the median of paired rounds, in brackets both sides' medians and the range. Tokens per "
         "second of several streams include their short prompts. Speculation is off: random weights fall "
-        "into loops that it would guess right.",
+        "into loops that it would guess right. llama-server computes requests for different adapters one "
+        "after the other: mixing them wins at most what eight streams of the base win over its adapters, "
+        "which on two cores is less than the goal (the rows above each other show both).",
         ("peers-text", "peers-q8_0", "peers-q4_k_m"),
     ),
     "On a GPU": (
