@@ -1,4 +1,4 @@
-"""`python -m llamaleon_convert`: one adapter from PEFT to GGUF."""
+"""`python -m llamaleon_convert`: one adapter from PEFT to GGUF; `... merge` and others: see tools.py."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from pathlib import Path
 
 import msgspec
 
-from llamaleon_convert import ConvertError, Manifest, convert
+from llamaleon_convert import ConvertError, Manifest, convert, tools
 
 EPILOG = """\
 Needs the adapter and the base GGUF only: no torch, no Hugging Face copy of the base.
 What GGUF cannot express (DoRA, modules_to_save, prompt tuning, ...) is refused with the reason and a remedy.
+`merge`, `combine`, `extract` and `unconvert` as the first argument: other tools, each with its own --help.
 Exit status: 0 written, 1 refused or unreadable (the reason is on standard error), 2 wrong arguments.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] and given[0] in tools.TOOLS:
+        return tools.main(given)
+    options = _parser().parse_args(given)
     out: Path = options.out or options.peft_dir / "adapter.gguf"
     try:
         manifest = convert(options.peft_dir, options.base, out, scale=options.scale)

@@ -9,42 +9,91 @@ llama.cpp would round the activations as well); a B that had to be multiplied be
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-import gguf
 import numpy as np
 
+from llamaleon_convert.gguf_bytes import Row, entry, head, padding
 from llamaleon_convert.manifest import EMBEDDED_PREFIX, BaseFingerprint
 from llamaleon_convert.plan import Target
 from llamaleon_convert.safetensors_file import SafetensorsFile, Weights
 
 DType = np.dtype[np.float32] | np.dtype[np.float16]
+FLOAT, HALF = np.dtype(np.float32), np.dtype(np.float16)
+TYPES = {FLOAT: "F32", HALF: "F16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A and B of one tensor as they will lie in the file; `read` fetches both when their turn has come."""
+
+    tensor: str
+    a_shape: tuple[int, ...]
+    b_shape: tuple[int, ...]
+    read: Callable[[], tuple[Weights, Weights]]
+    a_type: DType = FLOAT
+    b_type: DType = FLOAT
+
+    def rows(self) -> list[Row]:
+        """Both tensors of the file's table."""
+        return [
+            Row(f"{self.tensor}.{suffix}", shape[::-1], TYPES[dtype], prod(shape) * dtype.itemsize)
+            for suffix, shape, dtype in (
+                ("lora_a", self.a_shape, self.a_type),
+                ("lora_b", self.b_shape, self.b_type),
+            )
+        ]
 
 
 def write_lora(
     path: Path, targets: Sequence[Target], weights: SafetensorsFile, base: BaseFingerprint, *, scale: float
-) -> None:
-    """`scale` is multiplied into the file's alpha (dimensionless)."""
+) -> str:
+    """Returns the file's SHA-256. `scale` is multiplied into the file's alpha (dimensionless)."""
     alpha = Counter(_alpha(target) for target in targets).most_common(1)[0][0]
-    writer = gguf.GGUFWriter(path, base.architecture)
-    try:
-        writer.add_type(gguf.GGUFType.ADAPTER)
-        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha * scale)
-        writer.add_string("llamaleon.source", "peft")
-        _embed(writer, base)
-        for target in targets:
-            _announce(writer, target, weights, factor=_alpha(target) / alpha)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for target in targets:
-            writer.write_tensor_data(_served_a(target, weights.read(target.a)))
-            writer.write_tensor_data(_served_b(target, weights.read(target.b), _alpha(target) / alpha))
-    finally:
-        writer.close()
+    pairs = [_pair(target, weights, _alpha(target) / alpha) for target in targets]
+    return write_pairs(path, pairs, base, alpha=alpha * scale, source="peft")
+
+
+def write_pairs(
+    path: Path, pairs: Sequence[Pair], base: BaseFingerprint, *, alpha: float, source: str
+) -> str:
+    """A GGUF LoRA of `pairs` for `base`. Returns the file's SHA-256.
+
+    The next pair is read, and the last one hashed, while one is written: three things of equal length.
+
+    Args:
+        source: where it comes from, Manifest.source.
+    """
+    entries = [entry("general.architecture", base.architecture), entry("general.type", "adapter")]
+    entries += [entry("adapter.type", "lora"), entry("adapter.lora.alpha", float(alpha))]
+    entries += [entry("llamaleon.source", source), *_embedded(base)]
+    rows = [row for pair in pairs for row in pair.rows()]
+    digest = hashlib.sha256()
+    with path.open("wb") as file, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as hasher:
+
+        def put(data: bytes | memoryview, before: Future[None] | None) -> Future[None]:
+            file.write(data)
+            if before is not None:
+                before.result()  # so that no more than two wait in memory
+            return hasher.submit(digest.update, data)
+
+        hashed = put(head(entries, rows), None)
+        coming = reader.submit(pairs[0].read)
+        for number, pair in enumerate(pairs):
+            a, b = coming.result()
+            if number + 1 < len(pairs):
+                coming = reader.submit(pairs[number + 1].read)
+            for array, dtype in ((a, pair.a_type), (b, pair.b_type)):
+                data = np.ascontiguousarray(array, dtype=dtype).data.cast("B")
+                hashed = put(data, hashed)
+                hashed = put(b"\0" * padding(len(data)), hashed)
+    return digest.hexdigest()
 
 
 def _alpha(target: Target) -> float:
@@ -52,45 +101,55 @@ def _alpha(target: Target) -> float:
     return float(np.float32(target.scaling * target.rank))
 
 
-def _embed(writer: gguf.GGUFWriter, base: BaseFingerprint) -> None:
-    for field in base.__struct_fields__:
-        value = getattr(base, field)
-        if isinstance(value, int):
-            writer.add_uint64(EMBEDDED_PREFIX + field, value)
-        elif value:
-            writer.add_string(EMBEDDED_PREFIX + field, value)
+def _embedded(base: BaseFingerprint) -> list[bytes]:
+    values = {field: getattr(base, field) for field in base.__struct_fields__}
+    return [
+        entry(EMBEDDED_PREFIX + field, value)
+        for field, value in values.items()
+        if value or isinstance(value, int)
+    ]
 
 
-def _announce(writer: gguf.GGUFWriter, target: Target, weights: SafetensorsFile, *, factor: float) -> None:
-    """Row of the tensor table for A and for B, in the order in which their data follow."""
-    a, b = weights.entries[target.a], weights.entries[target.b]
-    a_shape = a.shape[::-1] if target.transpose_a else a.shape
-    for suffix, shape, dtype in (
-        ("lora_a", a_shape, _served_dtype(a.dtype, factor=1.0)),
-        ("lora_b", b.shape, _served_dtype(b.dtype, factor=factor)),
-    ):
-        nbytes = shape[0] * shape[1] * dtype.itemsize
-        writer.add_tensor_info(f"{target.tensor}.{suffix}", shape, dtype, nbytes)
+def _pair(target: Target, weights: SafetensorsFile, factor: float) -> Pair:
+    sources = [source for source in target.sources if source is not None]
+    halves_a = all(weights.entries[source.a].dtype == "F16" for source in sources)
+    halves_b = all(weights.entries[source.b].dtype == "F16" for source in sources)
+    multiplied = factor != 1.0 or any(source.factor != 1.0 for source in sources)
+    return Pair(
+        target.tensor,
+        target.a_shape,
+        target.b_shape,
+        lambda: _served(target, weights, factor),
+        HALF if halves_a else FLOAT,
+        HALF if halves_b and not multiplied else FLOAT,
+    )
 
 
-def _served_dtype(stored: str, *, factor: float) -> DType:
-    return np.dtype(np.float16) if stored == "F16" and factor == 1.0 else np.dtype(np.float32)
+def _served(target: Target, weights: SafetensorsFile, factor: float) -> tuple[Weights, Weights]:
+    if len(target.sources) > 1:
+        return _stacked_experts(target, weights, factor)
+    (source,) = target.sources
+    assert source is not None
+    a, b = weights.read(source.a), _multiplied(weights.read(source.b), factor * source.factor)
+    if target.experts is not None:  # PEFT 0.21, `ParamWrapper.get_delta_weight`
+        a = a.reshape(target.experts, -1, a.shape[-1])
+        b = b.reshape(b.shape[0], -1, target.experts).transpose(2, 0, 1)
+    if target.rows is not None:
+        b = b[..., target.rows, :]
+    if target.columns is not None:
+        a = a[..., target.columns]
+    return (a.T if target.transpose_a else a), b
 
 
-def _served_a(target: Target, a: Weights) -> Weights:
-    return np.ascontiguousarray(a.T) if target.transpose_a else a
+def _stacked_experts(target: Target, weights: SafetensorsFile, factor: float) -> tuple[Weights, Weights]:
+    a, b = np.zeros(target.a_shape, np.float32), np.zeros(target.b_shape, np.float32)
+    for number, source in enumerate(target.sources):
+        if source is not None:
+            a[number, : source.rank] = weights.read(source.a)
+            # llama.cpp divides by the rank of all, PEFT by that of each
+            b[number, :, : source.rank] = _multiplied(weights.read(source.b), factor * source.factor)
+    return a, b
 
 
-def _served_b(target: Target, b: Weights, factor: float) -> Weights:
-    if factor != 1.0:
-        b = b.astype(np.float32) * np.float32(factor)
-    return b if target.heads is None else interleave_halves(b, target.heads)
-
-
-def interleave_halves(rows: Weights, heads: int) -> Weights:
-    """Within each head, row i of the first half and row i of the second half become neighbours.
-
-    Source: llama.cpp `conversion/llama.py`, `LlamaModel.permute`; undoes transformers' own reordering.
-    """
-    order = np.arange(rows.shape[0]).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
-    return rows[order]
+def _multiplied(b: Weights, factor: float) -> Weights:
+    return b if factor == 1.0 else b.astype(np.float32) * np.float32(factor)

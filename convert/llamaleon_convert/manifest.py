@@ -112,8 +112,11 @@ def differences(expected: BaseFingerprint, actual: BaseFingerprint) -> list[str]
     ]
 
 
-def manifest_of(path: Path | str) -> Manifest:
+def manifest_of(path: Path | str, *, sha256: str | None = None) -> Manifest:
     """Manifest of a GGUF LoRA from the file alone; `base` is set if it was made by this package.
+
+    Args:
+        sha256: of the file, where it is known already.
 
     Raises: ConvertError if the file cannot be read; Refused if it is not a LoRA.
     """
@@ -135,7 +138,7 @@ def manifest_of(path: Path | str) -> Manifest:
         raise Refused(f"{path}: holds no LoRA tensors.")
     base = _embedded_base(header)
     return Manifest(
-        sha256=sha256_file(path),
+        sha256=sha256 or sha256_file(path),
         architecture=header.architecture,
         rank=max(ranks.values()),
         alpha=alpha,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ INEXPRESSIBLE = {
     "kasa_config": f"KaSA changes the base's weights. {MERGE}",
     "monteclora_config": "MonteCLoRA samples its weights. Train a plain LoRA.",
     "velora_config": "VeLoRA is not proved against llama.cpp here. Train a plain LoRA.",
-    "target_parameters": "LoRA on bare parameters (fused experts) is not supported for this model. "
-    f"Target modules instead. {MERGE}",
 }
 
 # Settings that say how the adapter was made, not what it computes.
@@ -41,7 +39,7 @@ HARMLESS = frozenset(
         "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights",
         "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
         "megatron_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size",
-        "revision", "runtime_config", "target_modules", "task_type",
+        "revision", "runtime_config", "target_modules", "target_parameters", "task_type",
     }
 )  # fmt: skip
 READ = frozenset({"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"})
@@ -62,12 +60,13 @@ class PeftConfig:
     alpha_pattern: Mapping[str, float]
     base_model: str | None
 
-    def rank(self, module: str) -> int:
-        return int(_by_pattern(self.rank_pattern, module, self.r))
+    def rank(self, *names: str) -> int:
+        """Of the module or parameter that goes by `names`."""
+        return int(_by_pattern(self.rank_pattern, names, self.r))
 
-    def scaling(self, module: str) -> float:
-        """PEFT's factor on `B A x` of this module (dimensionless)."""
-        alpha, rank = _by_pattern(self.alpha_pattern, module, self.lora_alpha), self.rank(module)
+    def scaling(self, *names: str) -> float:
+        """PEFT's factor on `B A x` of the module or parameter (dimensionless)."""
+        alpha, rank = _by_pattern(self.alpha_pattern, names, self.lora_alpha), self.rank(*names)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
@@ -165,12 +164,12 @@ def _pattern(raw: dict[str, Any], key: str, path: Path) -> dict[str, float]:
     return {pattern: _number(patterns, pattern, path) for pattern in patterns}
 
 
-def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, float], names: Sequence[str], default: float) -> float:
     """The first pattern that matches wins, as in PEFT.
 
     Source: peft 0.21 `utils/other.py`, `get_pattern_key`.
     """
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
             return value
     return default

@@ -50,17 +50,30 @@ class SafetensorsFile:
         Raises: Refused if a value is NaN or infinite, or if the type is not a floating-point one.
         """
         entry = self.entries[name]
-        if entry.dtype not in ITEM_BYTES:
+        return self._read(name, entry.begin, entry.nbytes).reshape(entry.shape)
+
+    def read_rows(self, name: str, begin: int, end: int) -> Weights:
+        """Rows `begin` to `end` as (rows, n_in); rows of stacked matrices are counted through."""
+        entry = self.entries[name]
+        rows = math.prod(entry.shape[:-1])
+        row_bytes = entry.nbytes // rows
+        return self._read(name, entry.begin + begin * row_bytes, (end - begin) * row_bytes).reshape(
+            end - begin, entry.shape[-1]
+        )
+
+    def _read(self, name: str, begin: int, nbytes: int) -> Weights:
+        dtype = self.entries[name].dtype
+        if dtype not in ITEM_BYTES:
             raise Refused(
-                f"{self.path}: tensor {name!r} is {entry.dtype}; LoRA weights must be F32, F16, BF16 or F64. "
-                "Save the adapter again without quantisation."
+                f"{self.path}: tensor {name!r} is {dtype}; weights must be F32, F16, BF16 or F64. "
+                "Save them again without quantisation."
             )
         with self.path.open("rb") as file:
-            file.seek(entry.begin)
-            raw = file.read(entry.nbytes)
-        if len(raw) != entry.nbytes:
+            file.seek(begin)
+            raw = file.read(nbytes)
+        if len(raw) != nbytes:
             raise ConvertError(f"{self.path}: the file became shorter while it was being read.")
-        values = _decode(raw, entry.dtype).reshape(entry.shape)
+        values = _decode(raw, dtype)
         if not np.isfinite(values).all():
             bad = int(np.count_nonzero(~np.isfinite(values)))
             raise Refused(

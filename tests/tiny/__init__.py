@@ -18,6 +18,7 @@ from tests.tiny import vocabulary
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "granite")
 MORE_FAMILIES = ("gemma", "stablelm", "starcoder2", "olmo2", "smollm3", "qwen3moe", "granitemoe")
+MIXED_FAMILIES = ("mixtral", "gpt-oss", "granitehybrid", "lfm2", "qwen35")  # experts, and layers of two kinds
 
 
 @dataclass(frozen=True)

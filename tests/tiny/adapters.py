@@ -54,7 +54,7 @@ def make_adapter(
     Args:
         lora_config: of peft.LoraConfig; all linear layers are targeted unless it says otherwise.
     """
-    with _expected_warnings():
+    with expected_warnings():
         config = peft.LoraConfig(**{"target_modules": "all-linear", "r": 8, "lora_alpha": 16, **lora_config})
         loaded = AutoModelForCausalLM.from_pretrained(base.hf_dir, dtype=torch.float32)
         model = peft.get_peft_model(loaded, config)
@@ -63,18 +63,20 @@ def make_adapter(
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
                 parameter.data = _random_factor(name, parameter, draw, strength).to(dtype)
-    with _expected_warnings():
+    with expected_warnings():
         model.save_pretrained(directory)
     return TinyAdapter(directory, model.to(torch.float32).eval())
 
 
 @contextmanager
-def _expected_warnings() -> Iterator[None]:
+def expected_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft announces that it also saves the embeddings it targets and that tying is delicate, and it uses
         # a name that transformers renamed.
         warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        # Patterns of parameters are honoured, but peft looks for modules of that name.
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         yield
 

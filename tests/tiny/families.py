@@ -31,6 +31,29 @@ GRANITE = {
     "residual_multiplier": 0.5,
     "attention_multiplier": 0.125,
 }
+MIXTURE = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32}
+GPT_OSS = {
+    "head_dim": 32,
+    "sliding_window": 256,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}
+MAMBA = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "shared_intermediate_size": 48,
+    "mamba_n_heads": 4,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 16,
+    "mamba_d_head": 32,
+}
+DELTA_NET = {
+    "head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+}
 
 CONFIGS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "llama": (transformers.LlamaConfig, COMMON),
@@ -49,6 +72,14 @@ CONFIGS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "smollm3": (transformers.SmolLM3Config, COMMON),
     "qwen3moe": (transformers.Qwen3MoeConfig, {**COMMON, **EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
     "granitemoe": (transformers.GraniteMoeConfig, {**COMMON, **EXPERTS, **GRANITE}),
+    "mixtral": (transformers.MixtralConfig, {**COMMON, **MIXTURE}),
+    "gpt-oss": (transformers.GptOssConfig, {**COMMON, **MIXTURE, **GPT_OSS}),
+    "granitehybrid": (transformers.GraniteMoeHybridConfig, {**COMMON, **MIXTURE, **GRANITE, **MAMBA}),
+    "lfm2": (
+        transformers.Lfm2Config,
+        {**COMMON, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    ),
+    "qwen35": (transformers.Qwen3_5TextConfig, {**COMMON, **DELTA_NET}),
 }
 
 

@@ -11,16 +11,25 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tests.tiny import vocabulary
+from tests.tiny import layouts, vocabulary
 
 Array = npt.NDArray[np.float32]
 
 # Where llama.cpp's name is not model_type.
-ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3", "qwen3_moe": "qwen3moe"}
+ARCHITECTURES = {
+    "mistral": "llama",
+    "mixtral": "llama",
+    "gemma3_text": "gemma3",
+    "qwen3_moe": "qwen3moe",
+    "gpt_oss": "gpt-oss",
+    "granitemoehybrid": "granitehybrid",
+    "qwen3_5_text": "qwen35",
+}
 PERMUTES_ROPE = {
     "llama",
     "granite",
     "granitemoe",
+    "granitehybrid",
     "smollm3",
 }  # llama.cpp rotates neighbouring pairs, transformers halves
 NORMAL, CONTROL = 1, 3  # llama.cpp's token types
@@ -60,7 +69,7 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, config: PretrainedConfig) -> N
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
     writer.add_head_count(heads)
-    writer.add_head_count_kv(getattr(config, "num_key_value_heads", heads))
+    writer.add_head_count_kv(layouts.key_value_heads(config))
     writer.add_vocab_size(config.vocab_size)
     for field in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
         if hasattr(config, field):
@@ -72,7 +81,7 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, config: PretrainedConfig) -> N
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    rope = config.rope_parameters
+    rope = config.rope_parameters or {"rope_theta": 10000.0}  # none: a model without positions
     rope = rope.get("full_attention", rope)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
@@ -100,6 +109,7 @@ def _add_family(writer: gguf.GGUFWriter, architecture: str, config: PretrainedCo
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
+    layouts.add_keys(writer, architecture, config)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, chat_template: str | None) -> None:
@@ -122,8 +132,9 @@ def _tensors(model: PreTrainedModel, architecture: str) -> list[tuple[str, Array
     names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     found: list[tuple[str, Array]] = []
     for name, parameter in model.named_parameters():  # a tied head appears once, as the embedding
-        if ".experts." in name or ".router." in name:
-            found += _mixture_tensors(name, parameter.detach().numpy())
+        special = layouts.tensors(name, parameter.detach().numpy(), architecture, config)
+        if special is not None:
+            found += special
             continue
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
@@ -132,20 +143,10 @@ def _tensors(model: PreTrainedModel, architecture: str) -> list[tuple[str, Array
     return found
 
 
-def _mixture_tensors(name: str, value: Array) -> list[tuple[str, Array]]:
-    """Stacked experts, (n_experts, n_out, n_in) in both; gate and up are one array in transformers."""
-    block = f"blk.{name.split('.')[2]}"
-    if name.endswith("gate_up_proj"):
-        gate, up = np.split(value, 2, axis=1)
-        return [(f"{block}.ffn_gate_exps.weight", gate), (f"{block}.ffn_up_exps.weight", up)]
-    kind = "ffn_down_exps" if name.endswith("down_proj") else "ffn_gate_inp"
-    return [(f"{block}.{kind}.weight", value)]
-
-
 def _as_served(name: str, value: Array, architecture: str, config: Any) -> Array:
     if architecture == "gpt2" and ".c_" in name and value.ndim == 2:
         return value.T  # Conv1D keeps (n_in, n_out)
-    if architecture.startswith("gemma") and name.endswith("norm.weight"):
+    if architecture.startswith(("gemma", "qwen35")) and name.endswith("norm.weight"):
         return value + 1
     if architecture in PERMUTES_ROPE and name.endswith(("q_proj.weight", "q_proj.bias")):
         return _interleave_halves(value, config.num_attention_heads)

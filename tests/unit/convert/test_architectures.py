@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamaleon_convert.architectures import ARCHITECTURES, Place, locate, lora_reaches
+from llamaleon_convert.architectures import ARCHITECTURES, Rows, locate, lora_reaches
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,29 @@ from llamaleon_convert.architectures import ARCHITECTURES, Place, locate, lora_r
         ("llama", "model.layers.0.self_attn.q_proj.extra", None),
         ("llama", "model.layers.x.self_attn.q_proj", None),
         ("llama", "model.layers.0.input_layernorm", None),
-        ("qwen3moe", "model.layers.0.mlp.experts", None),
+        ("qwen3moe", "model.layers.0.mlp.gate", "blk.0.ffn_gate_inp.weight"),
+        ("qwen3moe", "model.layers.0.mlp.experts.3.down_proj", "blk.0.ffn_down_exps.weight"),
+        ("llama", "model.layers.0.block_sparse_moe.experts.1.w3", "blk.0.ffn_up_exps.weight"),
+        ("gpt-oss", "model.layers.0.mlp.experts.down_proj", "blk.0.ffn_down_exps.weight"),
+        ("qwen2", "model.layers.0.mlp.experts.down_proj", None),
+        ("qwen3moe", "model.layers.0.mlp.experts.3.other_proj", None),
+        ("lfm2", "model.layers.0.conv.conv", None),
     ],
 )
 def test_locate(architecture: str, module: str, tensor: str | None) -> None:
-    place = locate(ARCHITECTURES[architecture], module)
-    assert (place.tensor if isinstance(place, Place) else None) == tensor
+    places = locate(ARCHITECTURES[architecture], module, ())
+    assert [place.tensor for place in places] == ([] if tensor is None else [tensor])
+
+
+def test_one_module_may_be_several_tensors() -> None:
+    gate, up = locate(ARCHITECTURES["gpt-oss"], "model.layers.2.mlp.experts.gate_up_proj", ())
+    assert (gate.tensor, gate.rows) == ("blk.2.ffn_gate_exps.weight", Rows.EVEN)
+    assert (up.tensor, up.rows) == ("blk.2.ffn_up_exps.weight", Rows.ODD)
+    assert len(locate(ARCHITECTURES["gpt-oss"], "model.layers.2.mlp.experts", ())) == 3
+    granite, module = ARCHITECTURES["granitehybrid"], "model.layers.0.shared_mlp.output_linear"
+    dense = locate(granite, module, {"blk.0.ffn_down.weight"})
+    assert [place.tensor for place in dense] == ["blk.0.ffn_down.weight"]
+    assert locate(granite, module, {"blk.0.ffn_down_shexp.weight"})[0].kind == "ffn_down_shexp"
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ TOKENS = [1, 80, 100, 45, 201, 33, 260, 97, 98, 2, 150, 7]
 
 
 def test_every_family_is_named() -> None:
-    assert set(tiny.FAMILIES + tiny.MORE_FAMILIES) == set(CONFIGS)
+    assert set(tiny.FAMILIES + tiny.MORE_FAMILIES + tiny.MIXED_FAMILIES) == set(CONFIGS)
     architectures = {ALIASES.get(config.model_type, config.model_type) for config, _ in CONFIGS.values()}
     assert architectures == set(ARCHITECTURES), "an architecture is supported if and only if it is tested"
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES + tiny.MORE_FAMILIES)
+@pytest.mark.parametrize("family", tiny.FAMILIES + tiny.MORE_FAMILIES + tiny.MIXED_FAMILIES)
 def test_llama_cpp_equals_transformers(family: str, tmp_path: Path) -> None:
     model = tiny.make(family, tmp_path)
     with torch.no_grad():
