@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from . import targets
 from .errors import BadJob
 from .job import JobSpec
 
@@ -15,22 +16,24 @@ from .job import JobSpec
 def add_lora(model: Any, spec: JobSpec) -> Any:
     """Wrap the base in a PeftModel with fresh LoRA layers, drawn from the job's seed.
 
-    "all-linear" is peft's: every linear layer but the output head, which GGUF cannot express when tied.
-
     Raises:
         BadJob: a target that is not there, or that cannot be served.
     """
     from peft import LoraConfig, get_peft_model
 
-    _refuse_tied_targets(model, spec)
+    chosen = targets.choose(model, getattr(model, "gguf_header", None), spec)
+    if chosen.parameters and spec.lora.lora_dropout:
+        raise BadJob("`lora.lora_dropout` must be 0 where experts are trained: peft adapts their matrices")
     torch.manual_seed(spec.seed)
     config = LoraConfig(
         r=spec.lora.r,
         lora_alpha=spec.lora.lora_alpha,  # peft takes any number
         lora_dropout=spec.lora.lora_dropout,
         use_rslora=spec.lora.use_rslora,
-        target_modules="all-linear" if spec.lora.target_modules == "auto" else spec.lora.target_modules,
-        fan_in_fan_out=model.config.model_type == "gpt2",  # its Conv1D keeps weights as (in, out)
+        target_modules=chosen.modules,
+        target_parameters=chosen.parameters or None,
+        # Conv1D keeps weights as (in, out).
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
         task_type="CAUSAL_LM",
     )
     try:
@@ -38,10 +41,7 @@ def add_lora(model: Any, spec: JobSpec) -> Any:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             wrapped = get_peft_model(model, config)
     except ValueError as error:
-        linear = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)}
-        )
-        raise BadJob(f"`lora.target_modules`: {error} This base has {', '.join(linear)}.") from error
+        raise BadJob(f"{targets.FIELD}: {error}") from error
     config.base_model_name_or_path = spec.base
     return wrapped
 
@@ -53,27 +53,24 @@ def save_lora(wrapped: Any, directory: Path) -> None:
 
 
 def load_lora(wrapped: Any, directory: Path) -> None:
-    """Put saved LoRA weights into a model that has the same layers."""
-    from peft import set_peft_model_state_dict
+    """Put saved LoRA weights into a model that has the same layers.
+
+    Raises: BadJob if a layer has no weights there, or weights there have no layer.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    result = set_peft_model_state_dict(wrapped, load_file(directory / "adapter_model.safetensors"))
+    saved = load_file(directory / "adapter_model.safetensors")
+    own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    if missing := sorted(own.keys() - saved.keys()):
+        raise BadJob(f"{directory} has no LoRA weights for {', '.join(missing[:3])}: it is of other layers")
+    result = set_peft_model_state_dict(wrapped, saved)
     if result.unexpected_keys:
         raise BadJob(f"{directory} has LoRA weights for other layers: {result.unexpected_keys[:3]}")
 
 
-def _refuse_tied_targets(model: Any, spec: JobSpec) -> None:
-    if not getattr(model.config, "tie_word_embeddings", False) or isinstance(spec.lora.target_modules, str):
-        return
-    shared = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
-    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if id(module) in shared}
-    refused = sorted(names & set(spec.lora.target_modules))
-    if refused:
-        raise BadJob(
-            f"`lora.target_modules` names {', '.join(refused)}, but this base shares one matrix between its "
-            "embedding and its output head, which llama.cpp cannot adapt; leave it out"
-        )
+def copy_lora(source: Any, target: Any) -> None:
+    """The LoRA weights of one PeftModel into another that has the same layers."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-
-def _is_linear(module: Any) -> bool:
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+    set_peft_model_state_dict(target, get_peft_model_state_dict(source, save_embedding_layers=False))

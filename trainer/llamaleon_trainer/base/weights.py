@@ -1,119 +1,172 @@
-"""GGUF tensors, dequantised into the parameters of a transformers model: all of them, or not at all."""
+"""GGUF tensors as the weights of a transformers model, full, in NF4 or packed: all of them, or not at all."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import gguf
-import numpy as np
 import torch
-from gguf.quants import dequantize
+from torch import nn
 
-from llamaleon_convert.header import Header, TensorInfo
+from llamaleon_convert.header import TensorInfo
 
 from ..errors import BaseUnsupported
 from .config import Family
+from .nf4 import nf4_linear
+from .packed import PackedEmbedding, PackedExperts, PackedLinear, Stack, combine_of
+from .places import Place, Places
+from .tensors import Tensors
 
-PIECE_ELEMENTS = 1 << 22  # dequantised at once: numpy's temporaries stay at some tens of MB
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 
 
-def read_tensor(info: TensorInfo, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """One tensor, dequantised, in row-major order: (n_out, n_in) of a linear layer.
-
-    Raises:
-        BaseUnsupported: a quantisation that gguf-py cannot undo.
-    """
-    shape = info.shape[::-1]
-    result = torch.empty(shape, dtype=dtype)
-    rows = np.fromfile(info.file, np.uint8, count=info.nbytes, offset=info.offset).reshape(
-        -1, info.nbytes // _rows(info)
-    )
-    flat = result.view(len(rows), info.shape[0])
-    step = max(1, PIECE_ELEMENTS // info.shape[0])
-    kind = gguf.GGMLQuantizationType[info.type]
-
-    def piece(start: int) -> None:
-        values = dequantize(rows[start : start + step], kind)
-        flat[start : start + step] = torch.from_numpy(np.ascontiguousarray(values))
-
-    try:
-        if len(rows) <= step:
-            piece(0)
-        else:  # numpy releases the interpreter's lock
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                list(pool.map(piece, range(0, len(rows), step)))
-    except NotImplementedError as error:
-        raise BaseUnsupported(
-            f"tensor {info.name} is {info.type}, which gguf cannot dequantise; use another quantisation"
-        ) from error
-    return result
-
-
-def fill(
-    model: torch.nn.Module, header: Header, family: Family, dtype: torch.dtype, device: torch.device
-) -> None:
-    """Give every parameter of the model its tensor. Parameters that share storage (tied) are filled once.
+class Filler:
+    """Gives every parameter of a model whose parameters lie on the meta device its tensor.
 
     Raises:
         BaseUnsupported: a parameter without a tensor, a tensor without a parameter, or shapes that differ.
     """
-    names = gguf.get_tensor_name_map(_architecture(header.architecture), header.block_count)
-    unused = set(header.tensors) - set(ROPE_FACTORS)
-    for parameter_name, parameter in model.named_parameters():
-        name = names.get_name(parameter_name, try_suffixes=(".weight", ".bias"))
-        info = header.tensors.get(name or "")
-        if info is None:
+
+    def __init__(
+        self, model: Any, tensors: Tensors, family: Family, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._model = model
+        self._tensors = tensors
+        self._header = tensors.header
+        self._family = family
+        self._places = Places(tensors, family, model.config)
+        self._dtype = dtype
+        self._device = device
+        self._unused = set(self._header.tensors) - set(ROPE_FACTORS)
+
+    def fill(self, weights: str) -> None:
+        """`weights` is full, nf4 or gguf: how linear layers, and packed also experts and embeddings, lie."""
+        head, embedding = self._model.get_output_embeddings(), self._model.get_input_embeddings()
+        tied = self._model.config.tie_word_embeddings
+        for name, module in list(self._model.named_modules()):
+            if tied and module is head:
+                continue
+            wide = module is embedding or is_linear(module) or _is_experts(module)
+            packed = self._packed(name, module) if weights == "gguf" and wide else None
+            if packed is not None:
+                self._replace(name, packed)
+            elif weights == "nf4" and is_linear(module) and module is not head:
+                self._replace(name, self._nf4(name, module))
+            else:
+                self._fill_own(name, module)
+        if tied:
+            self._tie(head)
+        if self._unused:
             raise BaseUnsupported(
-                f"the GGUF has no tensor for the model's {parameter_name} (expected {name})"
+                f"the GGUF has tensors that the {self._family.model_type} model has no place for: "
+                f"{', '.join(sorted(self._unused)[:5])}{' ...' if len(self._unused) > 5 else ''}"
             )
-        # Norms are small and sensitive, and undoing an offset in 16 bits would round them.
-        tensor = _as_stored_by_transformers(read_tensor(info), info.name, header, family)
-        if tensor.shape != parameter.shape:
+
+    def _fill_own(self, name: str, module: nn.Module) -> None:
+        for own, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[own] = self._parameter(f"{name}.{own}", parameter.shape)
+
+    def _parameter(self, name: str, shape: torch.Size) -> nn.Parameter:
+        """On the device, frozen, in the precision of the job."""
+        value = self._value(name)
+        self._check_shape(name, value.shape, shape)
+        return nn.Parameter(value.to(self._device, self._dtype), requires_grad=False)
+
+    def _value(self, name: str) -> torch.Tensor:
+        """Norms are small and sensitive, and undoing an offset in 16 bits would round them: 32 bits."""
+        place, infos = self._found(name)
+        return place.value([self._tensors.read(info) for info in infos])
+
+    def _packed(self, name: str, module: Any) -> nn.Module | None:
+        """The layer on the blocks of the file; None where only dequantised values can be put in order."""
+        if _is_experts(module):
+            return self._packed_experts(name, module)
+        place, infos = self._found(f"{name}.weight")
+        turned = _is_conv1d(module)  # its weight is (n_in, n_out): undone by not transposing
+        if not (place.packable or turned) or len({info.type for info in infos}) > 1:
+            return None
+        parts = [self._tensors.packed(info) for info in infos]
+        packed = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if place.rows is not None:  # whole rows, and each has its blocks for itself
+            packed = packed[place.rows]
+        n_in = infos[0].shape[0]
+        shape = module.weight.shape
+        self._check_shape(f"{name}.weight", (len(packed), n_in), shape[::-1] if turned else shape)
+        packed = packed.to(self._device)
+        if isinstance(module, nn.Embedding):
+            scale = getattr(module, "scalar_embed_scale", None)
+            return PackedEmbedding(packed, infos[0].type, n_in, self._dtype, scale)
+        columns = None if place.columns is None else place.columns.to(self._device)
+        return PackedLinear(packed, infos[0].type, n_in, self._bias(name, module), columns)
+
+    def _packed_experts(self, name: str, module: Any) -> nn.Module:
+        gate_up, down = module.gate_up_proj.shape, module.down_proj.shape
+        if self._model.config.model_type == "gpt_oss":  # it keeps (n_in, n_out)
+            gate_up, down = (shape[:1] + shape[:0:-1] for shape in (gate_up, down))
+        half = (gate_up[0], gate_up[1] // 2, gate_up[2])
+        stacks: dict[str, Stack] = {}
+        for own, kinds, shape in (("gate_up_proj", ("gate", "up"), half), ("down_proj", ("down",), down)):
+            infos = self._found(f"{name}.{own}")[1]
+            biases: list[torch.Tensor | None] = [None] * len(infos)
+            if hasattr(module, f"{own}_bias"):
+                biases = [self._plain_values(info) for info in self._found(f"{name}.{own}_bias")[1]]
+            for kind, info, bias in zip(kinds, infos, biases, strict=True):
+                self._check_shape(f"{name}.{kind}", info.shape[::-1], shape)
+                packed = self._tensors.packed(info).view(shape[0], shape[1], -1)
+                stacks[kind] = Stack(packed.to(self._device), info.type, bias)
+        return PackedExperts(stacks, combine_of(module))
+
+    def _plain_values(self, info: TensorInfo) -> torch.Tensor:
+        return self._tensors.read(info).to(self._device, self._dtype)
+
+    def _nf4(self, name: str, module: Any) -> nn.Module:
+        weight = self._value(f"{name}.weight")
+        self._check_shape(f"{name}.weight", weight.shape, module.weight.shape)
+        rows = weight.T if _is_conv1d(module) else weight
+        layer: nn.Module = nf4_linear(rows.to(self._dtype), self._bias(name, module), self._device)
+        return layer
+
+    def _bias(self, name: str, module: Any) -> nn.Parameter | None:
+        return None if module.bias is None else self._parameter(f"{name}.bias", module.bias.shape)
+
+    def _tie(self, head: Any) -> None:
+        embedding = self._model.get_input_embeddings()
+        if isinstance(embedding, PackedEmbedding):
+            self._model.set_output_embeddings(
+                PackedLinear(embedding.weight.data, embedding.kind, embedding.embedding_dim)
+            )
+        else:
+            head.weight = embedding.weight
+
+    def _found(self, parameter: str) -> tuple[Place, list[TensorInfo]]:
+        place = self._places.of(parameter)
+        infos = [self._header.tensors[name] for name in place.names if name in self._header.tensors]
+        if len(infos) < len(place.names):
             raise BaseUnsupported(
-                f"tensor {info.name} has shape {tuple(tensor.shape)}, but {parameter_name} needs "
-                f"{tuple(parameter.shape)}"
+                f"the GGUF has no tensor for the model's {parameter} (expected {' and '.join(place.names)})"
             )
-        parameter.data = tensor.to(device, dtype)
-        unused.discard(info.name)
-    if unused:
-        raise BaseUnsupported(
-            f"the GGUF has tensors that the {family.model_type} model has no place for: "
-            f"{', '.join(sorted(unused)[:5])}{' ...' if len(unused) > 5 else ''}"
-        )
+        self._unused -= set(place.names)
+        return place, infos
+
+    def _check_shape(self, name: str, found: Any, expected: Any) -> None:
+        if tuple(found) != tuple(expected):
+            raise BaseUnsupported(
+                f"the tensor of {name} has shape {tuple(found)}, but the model needs {tuple(expected)}"
+            )
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self._model.get_submodule(parent), child, module)
 
 
-def _as_stored_by_transformers(
-    tensor: torch.Tensor, name: str, header: Header, family: Family
-) -> torch.Tensor:
-    part = name.split(".")[-2]
-    if family.permuted and part in ("attn_q", "attn_k"):
-        key = "attention.head_count_kv" if part == "attn_k" else "attention.head_count"
-        heads = header.model_value(key) or header.model_value("attention.head_count")
-        return _unpermute(tensor, int(heads[0] if isinstance(heads, list) else heads))  # type: ignore[arg-type]
-    if family.norm_offset and part.endswith("norm"):
-        return tensor - family.norm_offset
-    if part in family.transposed and tensor.ndim == 2:
-        return tensor.T.contiguous()
-    return tensor
+def is_linear(module: Any) -> bool:
+    return type(module) is nn.Linear or _is_conv1d(module)
 
 
-def _unpermute(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows from llama.cpp's interleaved pairs (0, d/2, 1, d/2+1, ...) back to two halves, in each head.
-
-    Source: llama.cpp convert_hf_to_gguf.py, LlamaModel.permute (the inverse).
-    """
-    shape = tensor.shape
-    pairs = tensor.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
-    return pairs.transpose(1, 2).reshape(shape)
+def _is_conv1d(module: Any) -> bool:
+    """GPT-2's linear layers, whose weights are (n_in, n_out)."""
+    return type(module).__name__ == "Conv1D"
 
 
-def _rows(info: TensorInfo) -> int:
-    rows = 1
-    for extent in info.shape[1:]:
-        rows *= extent
-    return rows
-
-
-def _architecture(name: str) -> gguf.MODEL_ARCH:
-    return next(arch for arch, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
+def _is_experts(module: Any) -> bool:
+    return all(name in module._parameters for name in ("gate_up_proj", "down_proj"))
