@@ -1,4 +1,4 @@
-"""Records of a data file with the line each begins on: .jsonl, .json (an array) and .csv. No torch here."""
+"""Records of a data file with the line each begins on: .jsonl, .json (an array), .csv, .parquet. No torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 CSV_DELIMITERS = (",", ";", "\t")
 
 
+PARQUET_MAGIC = b"PAR1"
+
+
 class Problem(NamedTuple):
-    """Why one row cannot be trained on. `line` counts from 1 and is where the row begins."""
+    """Why one row cannot be trained on. `line` counts from 1 and is where the row begins.
+
+    A Parquet file has no lines: there it is the number of the row.
+    """
 
     line: int
     reason: str
@@ -28,8 +34,14 @@ def read_records(path: Path, name: str | None = None) -> Iterator[Record | Probl
     """Yield every record, or the reason why one cannot be read. Tolerates a BOM, CRLF and blank lines.
 
     `name` is the file's own name when it is stored under another. `.csv` is read as CSV; otherwise the first
-    character decides between a JSON array and JSON lines, whatever the file is called.
+    character decides between a JSON array and JSON lines, whatever the file is called, and its first bytes
+    tell a Parquet file.
     """
+    if is_parquet(path):
+        from .parquet import parquet_records
+
+        yield from parquet_records(path)
+        return
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         yield Problem(1, "the file is UTF-16; save it as UTF-8")
@@ -43,6 +55,11 @@ def read_records(path: Path, name: str | None = None) -> Iterator[Record | Probl
         yield from _read_whole(data, _array_records)
     else:
         yield from _line_records(data)
+
+
+def is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 
 
 def _read_whole(data: bytes, read: Any) -> Iterator[Record | Problem]:

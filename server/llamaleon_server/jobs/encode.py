@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from llamaleon_server.chat.literal import Guard
@@ -12,7 +13,7 @@ from llamaleon_server.chat.template import ChatTemplate
 from llamaleon_server.chat.training import Segment, training_segments
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.engine import Engine
-from llamaleon_trainer.job import Row
+from llamaleon_trainer.job import PreferenceRow, Row
 from llamaleon_trainer.rows import DataRow
 
 BATCH_ROWS = 256
@@ -36,6 +37,35 @@ class Encoded(Struct, frozen=True):
     row: Row
     prompt_tokens: int  # that precede the last answer
     reference: str | None  # the last answer's text; None for plain text rows
+    rejected: Encoded | None = None  # of a preference row: the same prompt, the answer liked less
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the row, or of the longer one of its two answers with their prompt."""
+        own = len(self.row.tokens)
+        return own if self.rejected is None else max(own, self.rejected.longest)
+
+    @property
+    def learns(self) -> bool:
+        """Whether any token counts, of both answers where there are two."""
+        return any(self.row.weights) and (self.rejected is None or self.rejected.learns)
+
+    def written(self) -> Row | PreferenceRow:
+        return self.row if self.rejected is None else PreferenceRow(self.row, self.rejected.row)
+
+
+def pieces_of_text(item: Encoded, longest: int) -> list[Encoded]:
+    """A text that is too long, as consecutive sequences of at most `longest` tokens (at least 2).
+
+    Each begins with the last token of the one before, which predicts the next and does not count again: every
+    token is learnt once.
+    """
+    tokens, weights = item.row.tokens, item.row.weights
+    made = [msgspec.structs.replace(item, row=Row(tokens[:longest], weights[:longest]))]
+    for begin in range(longest - 1, len(tokens) - 1, longest - 1):
+        row = Row(tokens[begin : begin + longest], [0.0, *weights[begin + 1 : begin + longest]])
+        made.append(msgspec.structs.replace(item, row=row, prompt_tokens=1))
+    return made
 
 
 class Encoder:
@@ -49,18 +79,45 @@ class Encoder:
         """In the order of `rows`.
 
         Raises:
-            ValueError: the template cannot render a row (the message names the line).
+            ValueError: the template cannot render a row (the message names the line), or renders the prompts
+                of a preference row's two answers differently.
         """
         encoded: list[Encoded] = []
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
-            encoded += await self._tokenise(batch, await asyncio.to_thread(self._render, batch))
+            flat = [one for row in batch for one in (row, row.rejected) if one is not None]
+            made = iter(await self._tokenise(flat, await asyncio.to_thread(self._render, flat)))
+            for row in batch:
+                one = next(made)
+                encoded.append(one if row.rejected is None else _preferred(one, next(made)))
         return encoded
 
-    def _render(self, rows: Sequence[DataRow]) -> list[list[Piece]]:
-        return [self._pieces(row) for row in rows]
+    async def encode_what_can_be(
+        self, rows: Sequence[DataRow]
+    ) -> tuple[list[tuple[DataRow, Encoded]], list[tuple[DataRow, str]]]:
+        """(rows with their tokens, rows that the template refuses with why): to list all that is wrong."""
+        made: list[tuple[DataRow, Encoded]] = []
+        refused: list[tuple[DataRow, str]] = []
+        for start in range(0, len(rows), BATCH_ROWS):
+            batch = rows[start : start + BATCH_ROWS]
+            try:
+                made += zip(batch, await self.encode(batch), strict=True)
+            except ValueError:
+                for row in batch:
+                    try:
+                        made += zip([row], await self.encode([row]), strict=True)
+                    except ValueError as error:
+                        refused.append((row, str(error).removeprefix(f"line {row.line}: ")))
+        return made, refused
 
-    def _pieces(self, row: DataRow) -> list[Piece]:
+    def _render(self, rows: Sequence[DataRow]) -> list[list[Piece]]:
+        return [self.pieces(row) for row in rows]
+
+    def pieces(self, row: DataRow) -> list[Piece]:
+        """The row's text in order, without the tokens that the vocabulary adds at both ends.
+
+        Raises: ValueError, naming the line.
+        """
         if row.messages is not None:
             guard = Guard(row.messages, row.tools)
             said, tools = guard.guarded(row.messages), guard.guarded(row.tools)
@@ -109,6 +166,19 @@ class Encoder:
             ids.append(self._eos)
             weights.append(1.0)
         return Encoded(row.line, Row(ids, weights), prompt_tokens, _reference(row))
+
+
+def _preferred(better: Encoded, worse: Encoded) -> Encoded:
+    """Raises: ValueError unless both answer the same tokens."""
+    begins = [
+        item.row.tokens[: next((at for at, weight in enumerate(item.row.weights) if weight), None)]
+        for item in (better, worse)
+    ]
+    if begins[0] != begins[1]:
+        raise ValueError(
+            f"line {better.line}: the chat template renders the prompt of the two answers differently"
+        )
+    return msgspec.structs.replace(better, rejected=worse)
 
 
 def _piece(guard: Guard, segment: Segment) -> Piece:

@@ -10,34 +10,23 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from llamaleon_server.evaluation.rows import EvaluationRow, write_evaluation_rows
 from llamaleon_server.jobs import auto
-from llamaleon_server.jobs.encode import Encoded, Encoder
+from llamaleon_server.jobs.dataset import Alike, listed, look_for_likes, require_method, warnings
+from llamaleon_server.jobs.encode import Encoded, Encoder, pieces_of_text
 from llamaleon_server.jobs.failure import JobFailed
+from llamaleon_server.jobs.held_out import Examples, evaluation_rows
 from llamaleon_server.registry.blobs import disk_errors
-from llamaleon_server.registry.files import StoredFile
 from llamaleon_server.registry.jobstore import JobRecord
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.engine import Engine
-from llamaleon_trainer.job import JobSpec, Row, write_atomic, write_spec
-from llamaleon_trainer.rows import DataRow, Dataset, Problem, read_dataset
+from llamaleon_trainer.job import JobSpec, PreferenceRow, Row, write_atomic, write_spec
+from llamaleon_trainer.rows import DataRow, Problem
 from llamaleon_trainer.split import split
 
-LISTED_PROBLEMS = 20
-FEW_ROWS = 100
 PROBE_BYTES = 64 * 2**20  # of float32 logits on the probe, per dump
 PROBE_SEQUENCES = 8
 PROBE_SEQUENCE_TOKENS = 256
-EVALUATION_FILE = "evaluation_rows.json"
-
-
-class EvaluationRow(Struct, frozen=True):
-    """A held-out row as evaluated: `tokens` and `weights` as in `job.Row`."""
-
-    line: int
-    tokens: list[int]
-    weights: list[float]
-    prompt_tokens: int
-    reference: str | None
 
 
 class Prepared(Struct, frozen=True):
@@ -45,37 +34,6 @@ class Prepared(Struct, frozen=True):
     train_rows: int
     valid_rows: int
     warnings: list[str]
-
-
-def read_rows(
-    training: StoredFile, validation: StoredFile | None
-) -> tuple[list[DataRow], list[DataRow] | None]:
-    """Rows to train on, and the held-out ones if they have a file of their own. Blocks.
-
-    Raises:
-        JobFailed: malformed rows, listed with their lines and reasons.
-    """
-    train = _checked(training, "training_file")
-    return train.rows, None if validation is None else _checked(validation, "validation_file").rows
-
-
-def _checked(file: StoredFile, param: str) -> Dataset:
-    try:
-        dataset = read_dataset(file.path, file.filename)
-    except OSError as error:
-        raise JobFailed("invalid_file", f"{file.id} cannot be read: {error}", param) from error
-    if dataset.problems:
-        bad = f"{len(dataset.problems)} of {len(dataset.problems) + len(dataset.rows)} rows"
-        raise JobFailed(
-            f"invalid_{param}", f"{file.filename}: {bad} are malformed. {listed(dataset.problems)}", param
-        )
-    return dataset
-
-
-def listed(problems: Sequence[Problem]) -> str:
-    shown = "; ".join(f"line {problem.line}: {problem.reason}" for problem in problems[:LISTED_PROBLEMS])
-    more = len(problems) - LISTED_PROBLEMS
-    return f"{shown}; and {more} more." if more > 0 else f"{shown}."
 
 
 async def prepare(
@@ -88,9 +46,12 @@ async def prepare(
     """Split, tokenise, and write the job directory; `spec.json` last, so that its presence means complete.
 
     Raises:
-        JobFailed: too few rows, a row too long, or one that the chat template refuses.
+        JobFailed: rows of another method, too few, too long, or such as the chat template refuses.
     """
-    train, held_out = _split(record, *rows)
+    require_method(record.method, rows[0], "training_file")
+    require_method(record.method, rows[1] or [], "validation_file")
+    alike = await asyncio.to_thread(look_for_likes, *rows)
+    train, held_out = _split(record, *rows, alike)
     context_tokens = engine.ready.context_tokens
     longest = auto.max_sequence_tokens(record.requested, context_tokens)
     if longest > context_tokens:
@@ -98,7 +59,7 @@ async def prepare(
             "invalid_hyperparameter",
             f"max_sequence_tokens is {longest}, but `{base.name}` is served with a context of "
             f"{context_tokens} tokens: ask for less, or serve with a larger --context.",
-            "method.supervised.hyperparameters.max_sequence_tokens",
+            f"method.{record.method}.hyperparameters.max_sequence_tokens",
         )
     encoder = Encoder(engine, base)
     try:
@@ -106,25 +67,31 @@ async def prepare(
     except ValueError as error:
         raise JobFailed("invalid_training_file", str(error), "training_file") from error
     valid_param = "training_file" if rows[1] is None else "validation_file"
-    for encoded, param in ((encoded_train, "training_file"), (encoded_valid, valid_param)):
-        _refuse_empty(encoded, param)
-        _refuse_long(encoded, longest, param)
+    told = warnings(train, held_out, alike)
+    train, encoded_train = _fitted(train, encoded_train, longest, "training_file")
+    held_out, encoded_valid = _fitted(held_out, encoded_valid, longest, valid_param)
     resolved = auto.resolve(
-        record.requested, rows=len(train), parameters=engine.ready.n_params, context_tokens=context_tokens
+        record.requested,
+        rows=len(train),
+        parameters=engine.ready.n_params,
+        context_tokens=context_tokens,
+        method=record.method,
     )
     probe = probe_sequences([item.row.tokens for item in encoded_valid], engine.ready.n_vocab)
-    spec = _spec(record, base, resolved)
-    await asyncio.to_thread(_write, directory, spec, encoded_train, encoded_valid, probe)
-    return Prepared(resolved, len(train), len(held_out), _warnings(train, held_out))
+    spec = auto.job_spec(record, base.path, resolved, directory)
+    examples = Examples(train, context_tokens, record.seed)
+    evaluated = await evaluation_rows(encoder, held_out, encoded_valid, examples)
+    await asyncio.to_thread(_write, directory, spec, (encoded_train, encoded_valid), probe, evaluated)
+    return Prepared(resolved, len(train), len(held_out), told)
 
 
 def _split(
-    record: JobRecord, rows: list[DataRow], validation: list[DataRow] | None
+    record: JobRecord, rows: list[DataRow], validation: list[DataRow] | None, alike: Alike
 ) -> tuple[list[DataRow], list[DataRow]]:
     if validation is not None:
         return rows, validation
     try:
-        return split(rows, auto.held_out_fraction(record.requested), record.seed)
+        return split(rows, auto.held_out_fraction(record.requested), record.seed, alike.places())
     except ValueError as error:
         raise JobFailed(
             "invalid_training_file",
@@ -133,25 +100,36 @@ def _split(
         ) from error
 
 
-def _refuse_long(rows: Sequence[Encoded], longest: int, param: str) -> None:
-    problems = [
-        Problem(item.line, f"{len(item.row.tokens)} tokens")
-        for item in rows
-        if len(item.row.tokens) > longest
+def _fitted(
+    rows: list[DataRow], encoded: list[Encoded], longest: int, param: str
+) -> tuple[list[DataRow], list[Encoded]]:
+    """Texts that are too long in pieces, each with its row; every other row as it is.
+
+    Raises:
+        JobFailed: rows that are too long and no plain text, or from which nothing is learnt.
+    """
+    empty = [Problem(item.line, "nothing to learn") for item in encoded if not item.learns]
+    if empty:
+        raise JobFailed(f"invalid_{param}", f"{len(empty)} of {len(rows)} rows: {listed(empty)}", param)
+    pairs = list(zip(rows, encoded, strict=True))
+    long = [
+        Problem(item.line, f"{item.longest} tokens")
+        for row, item in pairs
+        if item.longest > longest and row.text is None
     ]
-    if problems:
+    if long:
         raise JobFailed(
             f"invalid_{param}",
-            f"{len(problems)} of {len(rows)} rows are longer than max_sequence_tokens ({longest}); nothing "
-            f"is cut silently. {listed(problems)} Shorten them, or ask for a larger max_sequence_tokens.",
+            f"{len(long)} of {len(rows)} rows are longer than max_sequence_tokens ({longest}); nothing "
+            f"is cut silently. {listed(long)} Shorten them, or ask for a larger max_sequence_tokens.",
             param,
         )
-
-
-def _refuse_empty(rows: Sequence[Encoded], param: str) -> None:
-    problems = [Problem(item.line, "nothing to learn") for item in rows if not any(item.row.weights)]
-    if problems:
-        raise JobFailed(f"invalid_{param}", f"{len(problems)} of {len(rows)} rows: {listed(problems)}", param)
+    made = [
+        (row, piece)
+        for row, item in pairs
+        for piece in (pieces_of_text(item, longest) if item.longest > longest else [item])
+    ]
+    return [row for row, _ in made], [piece for _, piece in made]
 
 
 def probe_sequences(rows: Sequence[list[int]], n_vocab: int) -> list[list[int]]:
@@ -165,51 +143,22 @@ def probe_sequences(rows: Sequence[list[int]], n_vocab: int) -> list[list[int]]:
     return [row[: min(each, PROBE_SEQUENCE_TOKENS)] for row in chosen]
 
 
-def _spec(record: JobRecord, base: Base, resolved: dict[str, Any]) -> JobSpec:
-    fields = {"job_id": record.id, "base": str(base.path), "seed": record.seed, **auto.spec_fields(resolved)}
-    return msgspec.convert(fields, JobSpec)
-
-
 def _write(
-    directory: Path, spec: JobSpec, train: list[Encoded], valid: list[Encoded], probe: list[list[int]]
+    directory: Path,
+    spec: JobSpec,
+    encoded: tuple[list[Encoded], list[Encoded]],
+    probe: list[list[int]],
+    evaluated: list[EvaluationRow],
 ) -> None:
+    train, valid = encoded
     with disk_errors("the job directory"):
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(directory / "train.jsonl", _lines(item.row for item in train))
-        write_atomic(directory / "valid.jsonl", _lines(item.row for item in valid))
+        write_atomic(directory / "train.jsonl", _lines(item.written() for item in train))
+        write_atomic(directory / "valid.jsonl", _lines(item.written() for item in valid))
         write_atomic(directory / "probe.json", msgspec.json.encode(probe))
-        rows = [
-            EvaluationRow(e.line, e.row.tokens, e.row.weights, e.prompt_tokens, e.reference) for e in valid
-        ]
-        write_atomic(directory / EVALUATION_FILE, msgspec.json.encode(rows))
+        write_evaluation_rows(directory, evaluated)
         write_spec(directory, spec)
 
 
-def _lines(rows: Iterable[Row]) -> bytes:
+def _lines(rows: Iterable[Row | PreferenceRow]) -> bytes:
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-
-
-def read_evaluation_rows(directory: Path) -> list[EvaluationRow]:
-    return msgspec.json.decode((directory / EVALUATION_FILE).read_bytes(), type=list[EvaluationRow])
-
-
-def _warnings(train: list[DataRow], held_out: list[DataRow]) -> list[str]:
-    found = []
-    if len(train) + len(held_out) < FEW_ROWS:
-        found.append(
-            f"Only {len(train) + len(held_out)} rows: below {FEW_ROWS}, expect an adapter that overfits."
-        )
-    seen: dict[bytes, int] = {}
-    repeated = 0
-    for row in train:
-        repeated += row.content() in seen
-        seen.setdefault(row.content(), row.line)
-    if repeated:
-        found.append(f"{repeated} training rows repeat an earlier one.")
-    leaked = [row.line for row in held_out if row.content() in seen]
-    if leaked:
-        lines = ", ".join(map(str, leaked[:LISTED_PROBLEMS]))
-        found.append(
-            f"{len(leaked)} held-out rows are also trained on (lines {lines}): the evaluation flatters."
-        )
-    return found

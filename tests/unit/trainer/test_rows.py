@@ -205,20 +205,41 @@ def test_never_raises_for_what_a_file_contains(tmp_path_factory: Any, data: byte
     assert dataset.rows or dataset.problems
 
 
+WORDS = ["user", "assistant", "human", "gpt", "model", "function_call", '{"name": "f"}']
+INNER = [
+    "role",
+    "content",
+    "text",
+    "weight",
+    "type",
+    "tool_calls",
+    "function",
+    "name",
+    "from",
+    "value",
+    "author",
+]
+INNER += ["parts", "messages", "tools"]
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.sampled_from(["user", "assistant"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "text", "weight", "type", "tool_calls"]), inner)
-    ),
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(INNER), inner, max_size=4),
     max_leaves=8,
 )
-ROWS = st.dictionaries(
-    st.sampled_from(["messages", "prompt", "completion", "instruction", "output"]), JSON_VALUES
-)
+OUTER = ["messages", "prompt", "completion", "instruction", "output", "history", "system", "tools", "text"]
+OUTER += [
+    "conversations",
+    "contents",
+    "systemInstruction",
+    "input_text",
+    "output_text",
+    "context",
+    "question",
+]
+OUTER += ["chosen", "rejected", "input", "preferred_output", "non_preferred_output"]
+ROWS = st.dictionaries(st.sampled_from(OUTER), JSON_VALUES, max_size=4)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(st.lists(ROWS, min_size=1, max_size=4))
 def test_every_row_is_read_or_named(tmp_path_factory: Any, rows: list[dict[str, Any]]) -> None:
     dataset = read(tmp_path_factory.mktemp("rows"), "\n".join(json.dumps(row) for row in rows))
@@ -227,6 +248,6 @@ def test_every_row_is_read_or_named(tmp_path_factory: Any, rows: list[dict[str, 
 
 
 def test_torch_is_not_imported() -> None:
-    modules = "rows, records, split, parity, events, job"
+    modules = "rows, records, parquet, similar, split, parity, events, job"
     code = f"import sys; from llamaleon_trainer import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -46,3 +46,19 @@ def test_identical_rows_go_together(texts: list[str], fraction: float, seed: int
 def test_fraction_out_of_range(fraction: float) -> None:
     with pytest.raises(ValueError, match="held-out fraction must be"):
         split(rows(["a", "b"]), fraction)
+
+
+def test_near_duplicates_stay_on_one_side() -> None:
+    rows = [DataRow(line=n, text=str(n)) for n in range(60)]
+    alike = [(n, n + 1) for n in range(0, 60, 3)] + [(n + 1, n + 2) for n in range(0, 60, 3)]
+    train, held_out = split(rows, 0.2, 3, alike)
+    assert len(held_out) == 12
+    sides = [{row.line // 3 for row in part} for part in (train, held_out)]
+    assert sides[0].isdisjoint(sides[1])
+    assert split(rows[::-1], 0.2, 3, [(59 - one, 59 - other) for one, other in alike])[1] == held_out[::-1]
+
+
+def test_where_all_rows_are_alike_some_are_held_out_nevertheless() -> None:
+    rows = [DataRow(line=n, text=str(n)) for n in range(10)]
+    train, held_out = split(rows, 0.2, 0, [(n, n + 1) for n in range(9)])
+    assert (len(train), len(held_out)) == (8, 2)
