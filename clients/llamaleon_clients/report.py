@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from llamaleon_clients.api import Json
-from llamaleon_clients.console import table
 from llamaleon_clients.errors import ClientError
+from llamaleon_clients.figures import job_table
 from llamaleon_clients.training import Progress
 from llamaleon_clients.words import say
 
@@ -29,7 +26,8 @@ def print_outcome(console: Console, job: Json, progress: Progress) -> None:
     if progress.parity is not None:
         console.print(parity_line(progress.parity))
     if progress.evaluation is not None:
-        console.print(evaluation_table(progress.evaluation))
+        console.print(job_table(progress.evaluation))
+        console.print(say("Curves, answers and advice: llamaleon report {job}", job=job["id"]), markup=False)
 
 
 def parity_line(parity: Json) -> str:
@@ -42,30 +40,11 @@ def parity_line(parity: Json) -> str:
     )
 
 
-def metrics() -> Mapping[str, tuple[str, str]]:
-    """Keys of an evaluation, what they are called, and how they are written."""
-    return {
-        "loss": (say("loss"), "{:.4f}"),
-        "exact_match": (say("exact match"), "{:.1%}"),
-        "valid_json": (say("valid JSON"), "{:.1%}"),
-    }
-
-
-def evaluation_table(evaluation: Json) -> Table:
-    rows = say("{rows} held-out rows", rows=evaluation["rows"])
-    made = table(rows, say("base") + ">", say("adapter") + ">")
-    base, adapter = evaluation["base"], evaluation["adapter"]
-    for key, (label, form) in metrics().items():
-        if key in base or key in adapter:
-            made.add_row(label, _metric(base.get(key), form), _metric(adapter.get(key), form))
-    return made
-
-
 def served_name(job: Json) -> str:
-    """`BASE+SUFFIX` reads best; a job without a suffix has only the long name `ft:BASE:ORG:SUFFIX:ID`."""
+    """`BASE+SUFFIX` reads best; a job without a suffix, or not deployed, has only `ft:BASE:ORG:SUFFIX:ID`."""
     fine_tuned_model = str(job["fine_tuned_model"])
-    suffix = fine_tuned_model.split(":")[-2]
-    return f"{job['model']}+{suffix}" if suffix else fine_tuned_model
+    _, *base, _, suffix, _ = fine_tuned_model.split(":")
+    return f"{':'.join(base)}+{suffix}" if suffix and job.get("deploy", True) else fine_tuned_model
 
 
 def python_lines(url: str, model: str, prompt: str = "Hola") -> str:
@@ -99,7 +78,3 @@ def require_success(job: Json) -> None:
 def _by_line(reason: str) -> str:
     """Bad rows beneath each other: the server lists them as `line 3: ...; line 9: ...`."""
     return re.sub(r" (?=line \d+: )", "\n  ", reason)
-
-
-def _metric(value: Any, form: str) -> str:
-    return "-" if value is None else form.format(value)

@@ -6,6 +6,7 @@ Every stage may be repeated: it looks first whether its result is already record
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,24 @@ from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.manifest import Manifest
 from llamaleon_server.engine.protocol import AdapterUse
 from llamaleon_server.errors import NotFound
+from llamaleon_server.evaluation.gate import comparison, judge
+from llamaleon_server.evaluation.measure import Measured, measure
+from llamaleon_server.evaluation.rows import (
+    ADAPTER,
+    BASE,
+    FEW_SHOT,
+    EvaluationRow,
+    read_evaluation_rows,
+    write_answers,
+)
 from llamaleon_server.jobs.auto import parity_gate
-from llamaleon_server.jobs.evaluate import evaluate
 from llamaleon_server.jobs.failure import JobFailed
-from llamaleon_server.jobs.prepare import read_evaluation_rows
 from llamaleon_server.registry.jobstore import JobRecord
 from llamaleon_server.registry.records import AdapterVersion, Base, Target
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.residents.residents import Residents
+
+__all__ = ["Finisher", "base_of", "comparison", "dump_probe", "final_manifest", "gate_note", "refusal"]
 
 PROBE = "probe.json"
 PROBE_BASE = "probe.base.npz"
@@ -96,29 +107,46 @@ class Finisher:
         return {**msgspec.structs.asdict(parity), "gate": self._gate}
 
     async def evaluate(self, record: JobRecord, version: AdapterVersion) -> dict[str, Any]:
-        rows = await asyncio.to_thread(read_evaluation_rows, self._registry.jobs.directory(record.id))
+        """The base, the base that is shown examples, and the adapter, on rows that were not trained on.
+
+        What each answered is kept in the job's directory, for its report.
+        """
+        directory = self._registry.jobs.directory(record.id)
+        rows = await asyncio.to_thread(read_evaluation_rows, directory)
         bare = Target(requested=self._base.name, base=self._base)
         adapted = Target(requested=version.model, base=self._base, adapters=((version, 1.0),))
-        before = await evaluate(self._residents, bare, rows)
-        after = await evaluate(self._residents, adapted, rows)
-        return {"base": before, "adapter": after, "rows": len(rows)}
+        models = {BASE: await measure(self._residents, bare, rows)}
+        if any(row.few_shot for row in rows):
+            models[FEW_SHOT] = await measure(self._residents, bare, rows, few_shot=True)
+        models[ADAPTER] = await measure(self._residents, adapted, rows)
+        return await asyncio.to_thread(_compared, directory, rows, models)
 
 
-def refusal(parity: dict[str, Any], evaluation: dict[str, Any]) -> JobFailed | None:
-    """Why the adapter must not be deployed, if so."""
+def _compared(directory: Path, rows: Sequence[EvaluationRow], models: dict[str, Measured]) -> dict[str, Any]:
+    from llamaleon_server.evaluation.comparing import answered, compare  # numpy: see above
+
+    evaluation = compare(rows, models, ADAPTER)
+    write_answers(directory, answered(rows, models, evaluation["kind"]))
+    return evaluation
+
+
+def refusal(
+    parity: dict[str, Any], evaluation: dict[str, Any], resolved: dict[str, Any] | None = None
+) -> JobFailed | None:
+    """Why the adapter must not be deployed, if so. `resolved`: the job's hyperparameters."""
     if not parity["mean_kl"] <= parity["gate"]:
         return JobFailed(
             "parity_failed",
             f"The served adapter does not compute what was trained: mean KL {parity['mean_kl']:.3g} per "
             f"token, more than {parity['gate']:.3g}.",
         )
-    before, after = evaluation["base"]["loss"], evaluation["adapter"]["loss"]
-    if before is not None and after is not None and not after <= before:
-        return JobFailed(
-            "worse_than_base",
-            f"On held-out rows the adapter is worse than the base: loss {after:.4f} against {before:.4f}.",
-        )
-    return None
+    verdict = judge(evaluation, resolved or {})
+    return None if verdict.passed else JobFailed("worse_than_base", verdict.why)
+
+
+def gate_note(evaluation: dict[str, Any], resolved: dict[str, Any]) -> str:
+    """What was asked of the adapter, and what came out."""
+    return judge(evaluation, resolved).why
 
 
 def final_manifest(version: AdapterVersion, record: JobRecord) -> Manifest:
