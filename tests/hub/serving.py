@@ -54,6 +54,8 @@ class Elsewhere:
         self.digests: dict[tuple[str, str], str] = {}  # (repo, path) -> a checksum that is not the content's
         self.gated: set[str] = set()
         self.private: dict[str, str] = {}  # repo -> token
+        self.datasets: dict[tuple[str, str], dict[str, bytes]] = {}  # (repo, revision) -> files
+        self.cards: dict[str, dict[str, Any]] = {}  # of data sets
         self.manifests: dict[str, bytes] = {}  # namespace/name/tag
         self.redirects = True
 
@@ -66,6 +68,11 @@ class Elsewhere:
 
     def put(self, repo: str, files: dict[str, bytes]) -> None:
         self.repos[repo] = files
+        for content in files.values():
+            self.blobs[sha256(content)] = content
+
+    def put_dataset(self, repo: str, files: dict[str, bytes], revision: str = "main") -> None:
+        self.datasets[repo, revision] = files
         for content in files.values():
             self.blobs[sha256(content)] = content
 
@@ -97,6 +104,10 @@ class Elsewhere:
                 handler.send_json(200, self._search(asked))
             case ["api", "models", owner, repo, *_]:
                 self._listing(handler, asked, f"{owner}/{repo}")
+            case ["api", "datasets", owner, repo, *rest]:
+                self._dataset(handler, asked, f"{owner}/{repo}", "/".join(rest[1:]) or "main")
+            case ["datasets", owner, repo, "resolve", _, *path]:
+                self._dataset_file(handler, asked, f"{owner}/{repo}", "/".join(path))
             case ["cdn", digest]:
                 self._blob(handler, asked, digest)
             case ["v2", *name, "manifests", tag]:
@@ -125,8 +136,8 @@ class Elsewhere:
             return
         handler.send_json(200, self._info(repo))
 
-    def _info(self, repo: str) -> dict[str, Any]:
-        siblings = [
+    def _siblings(self, repo: str, files: dict[str, bytes]) -> list[dict[str, Any]]:
+        return [
             {
                 "rfilename": path,
                 "size": len(content),
@@ -137,8 +148,10 @@ class Elsewhere:
                     "pointerSize": 130,
                 },
             }
-            for path, content in self.repos[repo].items()
+            for path, content in files.items()
         ]
+
+    def _info(self, repo: str) -> dict[str, Any]:
         return {
             "id": repo,
             "modelId": repo,
@@ -148,8 +161,31 @@ class Elsewhere:
             "gated": "manual" if repo in self.gated else False,
             "private": repo in self.private,
             "tags": ["gguf"],
-            "siblings": siblings,
+            "siblings": self._siblings(repo, self.repos[repo]),
         }
+
+    def _dataset(self, handler: Handler, asked: Asked, repo: str, revision: str) -> None:
+        if self.listing_faults:
+            handler.send_json(self.listing_faults.pop(0), {"error": "out of order"})
+            return
+        known = any(one == repo for one, _ in self.datasets)
+        token = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        if not known or self.private.get(repo, token) != token:
+            handler.send_json(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        elif (repo, revision) not in self.datasets:
+            handler.send_json(404, {"error": "Invalid rev"}, {"X-Error-Code": "RevisionNotFound"})
+        else:
+            listed = self._siblings(repo, self.datasets[repo, revision])
+            card = self.cards.get(repo)
+            body = {"id": repo, "sha": self.commit, "siblings": listed, "cardData": card, "tags": []}
+            handler.send_json(200, body)
+
+    def _dataset_file(self, handler: Handler, asked: Asked, repo: str, path: str) -> None:
+        for (one, _), files in self.datasets.items():
+            if one == repo and path in files:
+                self._to_cdn(handler, asked, sha256(files[path]), {})
+                return
+        handler.send_json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
 
     def _search(self, asked: Asked) -> list[dict[str, Any]]:
         text = asked.query.get("search", [""])[0].lower()

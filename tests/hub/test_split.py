@@ -47,11 +47,11 @@ def test_the_parts_together_are_the_whole(whole: Path, parts: list[Path]) -> Non
 
 
 def test_the_trainer_reads_them_too(whole: Path, parts: list[Path]) -> None:
-    from llamaleon_trainer.base.weights import read_tensor
+    from llamaleon_trainer.base.tensors import Tensors
 
     one, many = read_header(whole), read_header(parts[0])
     for name in one.tensors:
-        assert np.array_equal(read_tensor(one.tensors[name]), read_tensor(many.tensors[name]))
+        assert np.array_equal(Tensors(one).read(one.tensors[name]), Tensors(many).read(many.tensors[name]))
 
 
 def test_one_base_by_its_first_part(registry: Registry, parts: list[Path]) -> None:

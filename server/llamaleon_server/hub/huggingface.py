@@ -41,6 +41,7 @@ class Repository(Struct, frozen=True, kw_only=True):
     commit: str
     revision: str
     files: tuple[RepoFile, ...]
+    kind: str = "models"  # or "datasets", as the cache's folders are called
 
 
 class Hub:
@@ -53,21 +54,27 @@ class Hub:
         endpoint: str | None = None,
         *,
         attempts: int = LISTING_ATTEMPTS,
+        own_token: bool = True,
     ) -> None:
-        """`endpoint`: of a URL that was given as a name. `attempts`: of each question."""
+        """`endpoint`: of a URL that was given as a name. `attempts`: of each question.
+
+        `own_token`: whether a token of this server may be used where the request brings none.
+        """
         from huggingface_hub import get_token
 
         elsewhere = endpoint or source.mirror
         self.endpoint = (elsewhere or os.environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT).rstrip("/")
         # A token of this server is for the hub that this server was set up with.
-        self.token = source.token or (None if elsewhere else get_token())
+        self.token = source.token or (None if elsewhere or not own_token else get_token())
         self.transport = transport
         self._attempts = attempts
         if self.token:
             transport.headers["Authorization"] = f"Bearer {self.token}"
 
-    def repository(self, repo: str, revision: str = "main") -> Repository:
-        """Raises: NotFound, HubRefused, DownloadFailed."""
+    def repository(
+        self, repo: str, revision: str = "main", suffixes: tuple[str, ...] = (".gguf",)
+    ) -> Repository:
+        """Its files of these kinds. Raises: NotFound, HubRefused, DownloadFailed."""
         info = self.ask(
             lambda api: api.model_info(
                 repo, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_S
@@ -77,7 +84,9 @@ class Hub:
         commit = info.sha or revision
         if not _FOLDER.fullmatch(commit):
             raise DownloadFailed(f"{self.endpoint} does not answer as the hub does: commit {commit!r}.")
-        files = [self._file(repo, commit, sibling) for sibling in info.siblings or ()]
+        page = f"{self.endpoint}/{repo}"
+        wanted = [one for one in info.siblings or () if one.rfilename.lower().endswith(suffixes)]
+        files = [self.file_of(page, commit, sibling) for sibling in wanted]
         return Repository(
             repo=repo, commit=commit, revision=revision, files=tuple(file for file in files if file)
         )
@@ -128,9 +137,11 @@ class Hub:
             )
         return refused(error.response.status_code, what, self.endpoint)
 
-    def _file(self, repo: str, commit: str, sibling: Any) -> RepoFile | None:
+    @staticmethod
+    def file_of(page: str, commit: str, sibling: Any) -> RepoFile | None:
+        """A file as the hub lists it, of the repository at `page`; None unless it can be checked."""
         path, size = sibling.rfilename, sibling.size
-        if not path.lower().endswith(".gguf") or size is None:
+        if size is None:
             return None
         if path.startswith("/") or any(part in {"", ".", ".."} for part in path.split("/")):
             return None
@@ -140,7 +151,7 @@ class Hub:
             digest = f"git:{sibling.blob_id}"
         if not _DIGEST.fullmatch(digest):
             return None
-        url = f"{self.endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(path)}"
+        url = f"{page}/resolve/{quote(commit, safe='')}/{quote(path)}"
         remote = RemoteFile(url=url, size=size, digest=digest, label=path)
         return RepoFile(path=path, size=size, remote=remote)
 
@@ -171,7 +182,7 @@ def fetch_into_cache(
     repository: Repository, path: str, remote: RemoteFile, transport: Transport, report: Callable[[int], None]
 ) -> Path:
     """Its path in the snapshot, once it is there. Raises: as `download.fetch`."""
-    folder = places.hub_cache() / f"models--{repository.repo.replace('/', '--')}"
+    folder = places.hub_cache() / f"{repository.kind}--{repository.repo.replace('/', '--')}"
     blob = folder / "blobs" / remote.hex
     pointer = folder / "snapshots" / repository.commit / path
     if not pointer.exists():

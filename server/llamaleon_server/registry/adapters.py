@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from llamaleon_convert.manifest import Manifest
-from llamaleon_server.errors import AdapterRefused
+from llamaleon_server.errors import AdapterRefused, Conflict
 from llamaleon_server.registry import blobs
 from llamaleon_server.registry.db import Database
+from llamaleon_server.registry.deployments import DeploymentStore
 from llamaleon_server.registry.records import DEPLOYED, FAILED, REGISTERED, RETIRED, AdapterVersion
 
 GGUF = "adapter.gguf"
@@ -26,6 +27,7 @@ class AdapterStore:
     def __init__(self, db: Database, folder: Path) -> None:
         self._db = db
         self._folder = folder
+        self.deployments = DeploymentStore(db)
         self._adding = threading.Lock()  # a version number is taken from its choice until its record
 
     def sweep(self) -> None:
@@ -87,6 +89,8 @@ class AdapterStore:
             msgspec.json.encode(manifest).decode(),
             int(time.time()),
         )
+        if state == DEPLOYED:
+            self.deployments.add(base, name, version)
 
     def _next_version(self, name: str) -> int:
         row = self._db.row("SELECT COALESCE(MAX(version), 0) AS last FROM adapters WHERE name = ?", name)
@@ -94,18 +98,21 @@ class AdapterStore:
         return int(row["last"]) + 1
 
     def set_state(self, version: AdapterVersion, state: str, reason: str | None = None) -> AdapterVersion:
-        changed = self._db.execute(
-            "UPDATE adapters SET state = ?, reason = ? WHERE name = ? AND version = ? AND state != ?",
-            state,
-            reason,
-            version.adapter,
-            version.version,
-            RETIRED,
-        ).rowcount
-        if not changed:
-            raise ValueError(
-                f"{version.adapter}@{version.version} is retired: a retired version never comes back"
-            )
+        with self._db.transaction():
+            changed = self._db.execute(
+                "UPDATE adapters SET state = ?, reason = ? WHERE name = ? AND version = ? AND state != ?",
+                state,
+                reason,
+                version.adapter,
+                version.version,
+                RETIRED,
+            ).rowcount
+            if not changed:
+                raise ValueError(
+                    f"{version.adapter}@{version.version} is retired: a retired version never comes back"
+                )
+            if state == DEPLOYED:
+                self.deployments.add(version.base, version.adapter, version.version)
         return msgspec.structs.replace(version, state=state, reason=reason)
 
     def set_manifest(self, version: AdapterVersion, manifest: Manifest) -> AdapterVersion:
@@ -140,10 +147,27 @@ class AdapterStore:
             blobs.remove_tree(version.directory)
         return retired
 
+    def roll_back(self, base: str, name: str) -> tuple[AdapterVersion, AdapterVersion]:
+        """The version deployed before serves again. Returns (the one that served, the one that serves now).
+
+        Raises:
+            Conflict: none was deployed before, or it is gone.
+        """
+        with self._db.transaction():
+            numbers = self.deployments.roll_back(base, name)
+            if numbers is None:
+                raise Conflict(f"No other version of `{base}+{name}` was deployed before.", param="model")
+            left, back = (self.version(name, number) for number in numbers)
+            assert left is not None
+            assert back is not None  # both are in the table that was joined
+            if not self.deployments.stands(base, name, left.version):
+                left = self.set_state(left, REGISTERED, f"rolled back to @{back.version}")
+        return left, back
+
     def latest(self, base: str, name: str) -> AdapterVersion | None:
-        return self._one(
-            "base = ? AND name = ? AND state = ? ORDER BY version DESC LIMIT 1", base, name, DEPLOYED
-        )
+        """The one that was deployed last and not rolled back."""
+        number = self.deployments.serving(base, name)
+        return None if number is None else self.version(name, number)
 
     def version(self, name: str, version: int) -> AdapterVersion | None:
         return self._one("name = ? AND version = ?", name, version)

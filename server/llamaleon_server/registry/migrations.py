@@ -155,4 +155,42 @@ MIGRATIONS: tuple[str, ...] = (
         path        TEXT PRIMARY KEY                -- of bases that were removed: not to be found again
     );
     """,
+    # 8: chat completions kept with `store: true`
+    """
+    CREATE TABLE stored_completions (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        model       TEXT NOT NULL,              -- as asked for
+        metadata    TEXT NOT NULL,              -- JSON object of texts, to filter by
+        record      TEXT NOT NULL               -- JSON of wire.stored.Exchange
+    );
+    CREATE INDEX stored_completions_model ON stored_completions (model, seq);
+    """,
+    # 9: which version of an adapter its bare name means, and meant before
+    """
+    CREATE TABLE deployments (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        base        TEXT NOT NULL,
+        name        TEXT NOT NULL,
+        version     INTEGER NOT NULL,
+        deployed    INTEGER NOT NULL,
+        withdrawn   INTEGER                     -- when a rollback took it back; NULL: it stands
+    );
+    CREATE INDEX deployments_of ON deployments (base, name, seq);
+    INSERT INTO deployments (base, name, version, deployed)
+        SELECT base, name, version, created FROM adapters WHERE state = 'deployed' ORDER BY name, version;
+    """,
+    # 10: webhooks that were not delivered yet
+    """
+    CREATE TABLE webhooks (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL,              -- of the event: the same for every URL and attempt
+        url         TEXT NOT NULL,
+        body        TEXT NOT NULL,
+        attempts    INTEGER NOT NULL DEFAULT 0,
+        due         REAL NOT NULL,              -- seconds since the epoch
+        UNIQUE (id, url)
+    );
+    CREATE INDEX webhooks_due ON webhooks (due);
+    """,
 )

@@ -18,6 +18,8 @@ from llamaleon_server.registry.bases import BaseStore
 from llamaleon_server.registry.batches import BatchStore
 from llamaleon_server.registry.conversations import ConversationStore
 from llamaleon_server.registry.db import Database
+from llamaleon_server.registry.deployments import Deployment
+from llamaleon_server.registry.entries import adapter_entry, base_entry, made_entry
 from llamaleon_server.registry.files import FileStore
 from llamaleon_server.registry.jobstore import JobStore
 from llamaleon_server.registry.keys import KeyStore
@@ -36,7 +38,9 @@ from llamaleon_server.registry.records import (
 )
 from llamaleon_server.registry.resolve import Resolver, Written, refuse_other_base
 from llamaleon_server.registry.responses import ResponseStore
+from llamaleon_server.registry.stored import StoredCompletions
 from llamaleon_server.registry.watched import WatchedStore
+from llamaleon_server.registry.webhooks import WebhookStore
 from llamaleon_server.registry.wishes import EngineWishes
 from llamaleon_server.settings import EngineSettings
 
@@ -58,7 +62,9 @@ class Registry:
         self.responses = ResponseStore(self.db)
         self.batches = BatchStore(self.db, home / "batches")
         self.conversations = ConversationStore(self.db)
+        self.stored = StoredCompletions(self.db)
         self.watched = WatchedStore(self.db)
+        self.webhooks = WebhookStore(self.db)
         self.keys = KeyStore(self.db)
         self._pins = PinStore(self.db, self._adapters)
 
@@ -181,8 +187,31 @@ class Registry:
         )
 
     def deploy(self, version: AdapterVersion) -> AdapterVersion:
-        """From now on `BASE+NAME` means the highest deployed version; running streams keep theirs."""
+        """From now on `BASE+NAME` means this version; running streams keep theirs."""
         return self._adapters.set_state(version, DEPLOYED)
+
+    def roll_back(self, model: str) -> tuple[AdapterVersion, AdapterVersion]:
+        """Back to what was deployed before. Returns (the version that served, the one that serves now).
+
+        Raises: ModelNotFound, BadRequest if it is no adapter, Conflict if nothing was deployed before.
+        """
+        version, _ = self._resolver.adapter(model)
+        return self._adapters.roll_back(version.base, version.adapter)
+
+    def named_version(self, model: str) -> tuple[AdapterVersion, int | None]:
+        """The adapter that a name means, and its version if the name says which.
+
+        Raises: ModelNotFound, BadRequest if it is no adapter, AdapterRefused if it failed.
+        """
+        return self._resolver.adapter(model)
+
+    def serving(self, base: str | None = None) -> set[tuple[str, str, int]]:
+        """(base, adapter, version): what every bare name of an adapter now means."""
+        return self._adapters.deployments.all_serving(base)
+
+    def deployments(self, base: str, name: str) -> list[Deployment]:
+        """Every deployment of a name, oldest first."""
+        return self._adapters.deployments.history(base, name)
 
     def undeployed(self, version: AdapterVersion, reason: str) -> AdapterVersion:
         """Record why a registered version is not deployed; it still answers by its version or ft: name."""
@@ -311,17 +340,18 @@ class Registry:
         """Bases, each followed by its deployed adapters and by what was made of it."""
         entries = []
         for base in self.bases():
-            entries.append(_base_entry(base))
+            entries.append(base_entry(base))
+            serving = {name: number for _, name, number in self._adapters.deployments.all_serving(base.name)}
             grouped: dict[str, list[AdapterVersion]] = {}
             for version in self._adapters.servable(base.name):
                 grouped.setdefault(version.adapter, []).append(version)
             entries += [
-                _adapter_entry(base, versions)
-                for versions in grouped.values()
+                adapter_entry(base, versions, serving.get(name))
+                for name, versions in grouped.items()
                 if any(version.state == DEPLOYED for version in versions)
             ]
             entries += [
-                _made_entry(made, base) for made in self._made.all(base.name) if made.name != base.name
+                made_entry(made, base) for made in self._made.all(base.name) if made.name != base.name
             ]
         return entries
 
@@ -330,9 +360,9 @@ class Registry:
         target = self.resolve(model)
         made = self._resolver.written(model).made
         if made is not None and made.name != made.base:
-            return msgspec.structs.replace(_made_entry(made, target.base), id=model)
+            return msgspec.structs.replace(made_entry(made, target.base), id=model)
         if not target.adapters or model == target.base.name:
-            return msgspec.structs.replace(_base_entry(target.base), id=model)
+            return msgspec.structs.replace(base_entry(target.base), id=model)
         try:
             versions = self.versions(model)
         except ModelNotFound:  # a blend
@@ -344,47 +374,5 @@ class Registry:
                 root=str(target.base.path),
                 parent=target.base.name,
             )
-        return _adapter_entry(target.base, versions, name=model)
-
-
-def _base_entry(base: Base) -> ModelEntry:
-    return ModelEntry(
-        id=base.name,
-        base=base.name,
-        created=base.created,
-        owned_by=base.found_in or "llamaleon",
-        root=str(base.path),
-        chat_template=base.has_template,
-        missing=base.missing,
-    )
-
-
-def _made_entry(made: MadeModel, base: Base) -> ModelEntry:
-    return ModelEntry(
-        id=made.name,
-        kind="made",
-        base=base.name,
-        created=made.created,
-        root=str(base.path),
-        parent=base.name,
-        chat_template=made.preset.template is not None or base.has_template,
-        missing=base.missing,
-    )
-
-
-def _adapter_entry(base: Base, versions: list[AdapterVersion], name: str | None = None) -> ModelEntry:
-    """`versions` oldest first; the entry describes the newest deployed one, else the newest."""
-    newest = next((v for v in reversed(versions) if v.state == DEPLOYED), versions[-1])
-    return ModelEntry(
-        id=name or newest.model,
-        kind="adapter",
-        base=base.name,
-        created=newest.created,
-        root=str(newest.path),
-        parent=base.name,
-        version=newest.version,
-        versions=tuple(version.version for version in versions),
-        ft_name=newest.ft_name,
-        chat_template=base.has_template,
-        missing=base.missing,
-    )
+        serving = self._adapters.deployments.serving(target.base.name, versions[-1].adapter)
+        return adapter_entry(target.base, versions, serving, name=model)

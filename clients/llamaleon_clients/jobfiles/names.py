@@ -1,0 +1,57 @@
+"""Names of the API's settings, as literals: a client imports nothing of the server. A test compares them."""
+
+from __future__ import annotations
+
+# Of `llamaleon_server.wire.hyperparameters.RULES`.
+HYPERPARAMETERS = (
+    "n_epochs",
+    "max_steps",
+    "batch_size",
+    "micro_batch_size",
+    "learning_rate_multiplier",
+    "learning_rate",
+    "lr_scheduler",
+    "warmup_fraction",
+    "optimizer",
+    "weight_decay",
+    "max_grad_norm",
+    "label_smoothing",
+    "neftune_noise_alpha",
+    "beta",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "use_rslora",
+    "base_weights",
+    "precision",
+    "tf32",
+    "compile",
+    "gradient_checkpointing",
+    "packing",
+    "group_by_length",
+    "max_sequence_tokens",
+    "held_out_fraction",
+    "eval_every_steps",
+    "save_every_steps",
+    "early_stopping_patience",
+    "load_best",
+    "processes",
+    "sharding",
+    "gate_metric",
+    "gate_margin",
+)
+# Of the job itself.
+OF_THE_JOB = (
+    "base",
+    "data",
+    "name",
+    "valid",
+    "method",
+    "seed",
+    "deploy",
+    "text_template",
+    "metadata",
+    "tensorboard",
+    "wandb",
+)
