@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from llamaleon_server.answers.answering import Item, answering, collected
 from llamaleon_server.answers.merge import begin
-from llamaleon_server.chat.events import Ended
+from llamaleon_server.chat.events import Answer, Ended
 from llamaleon_server.web.described import Described
 from llamaleon_server.web.disconnect import while_connected
 from llamaleon_server.web.errors import json_response
@@ -29,6 +30,7 @@ from llamaleon_server.wire.chat_answer import (
     whole_choice,
 )
 from llamaleon_server.wire.keep_alive import parse_keep_alive
+from llamaleon_server.wire.stored import Exchange, exchange_of
 from llamaleon_server.wire.usage import Timings, Usage, timings_of, usage_of
 
 
@@ -40,7 +42,7 @@ async def create(request: Request) -> Response:
     if asked.keep_alive is not None:
         services.residents.keep(target.base.name, parse_keep_alive(asked.keep_alive))
     events = answering(services.generate, target, ask, services.settings.engine.parallel_sequences)
-    answer = _Answer(asked)
+    answer = _Answer(asked, services.registry.stored.add if asked.store else None)
     if not asked.stream:
         return json_response(await while_connected(request, answer.whole(events)))
     begun = await while_connected(request, begin(events))
@@ -48,13 +50,24 @@ async def create(request: Request) -> Response:
 
 
 class _Answer:
-    def __init__(self, asked: ChatRequest) -> None:
+    """`keep` stores what was asked and answered. Blocks."""
+
+    def __init__(self, asked: ChatRequest, keep: Callable[[Exchange], None] | None) -> None:
         self._asked = asked
+        self._keep = keep
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
     async def whole(self, events: AsyncIterable[Item]) -> ChatCompletion:
-        answers = await collected(events, self._asked.choices)
+        return await self._kept(await collected(events, self._asked.choices))
+
+    async def _kept(self, answers: Sequence[Answer]) -> ChatCompletion:
+        completion = self._completion(answers)
+        if self._keep is not None:
+            await asyncio.to_thread(self._keep, exchange_of(self._asked, completion))
+        return completion
+
+    def _completion(self, answers: Sequence[Answer]) -> ChatCompletion:
         return ChatCompletion(
             id=self._id,
             created=self._created,
@@ -76,7 +89,10 @@ class _Answer:
     async def chunks(self, events: AsyncIterable[Item]) -> AsyncGenerator[ChatChunk, None]:
         begun: set[int] = set()
         ends: dict[int, Ended] = {}
+        answers = [Answer() for _ in range(self._asked.choices)]
         async for index, event in events:
+            if self._keep is not None:
+                answers[index].add(event)
             if index not in begun:
                 begun.add(index)
                 yield self._chunk([first_choice(index)])
@@ -85,6 +101,8 @@ class _Answer:
                 yield self._last_chunk(index, event)
             else:
                 yield self._chunk([event_choice(index, event, legacy=self._asked.is_legacy)])
+        if self._keep is not None:
+            await self._kept(answers)
         if self._asked.include_usage:
             usage = self._usage([ends[index] for index in sorted(ends)])
             yield self._chunk([], usage, timings_of(ends[0].finish, len(ends)))

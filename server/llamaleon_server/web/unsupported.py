@@ -13,6 +13,7 @@ _WORDS = "this server answers with text only"
 _NO_STORE = "this server has no vector stores: `/v1/embeddings` and `/v1/rerank` are there to build on"
 _NO_AGENTS = "this server runs no agents or tools itself: use `/v1/responses` with function tools"
 _NO_TENANTS = "this server has no organizations: `llamaleon keys` manages who may do what"
+_WEBHOOKS = "webhooks are for who runs the server to set: `llamaleon serve --webhook-url URL`"
 _NO_CALLS = "this server has no sessions of speech: use `/v1/responses`, streamed"
 
 # What `/v1/` is followed by, `*` being any name; whatever is below belongs to it.
@@ -20,16 +21,13 @@ ENDPOINTS: Mapping[str, str] = {
     "agents": _NO_AGENTS,
     "assistants": "OpenAI's assistants gave way to `/v1/responses` and `/v1/conversations`, which are here",
     "audio": f"{_WORDS}: no speech, transcription or translation",
-    "chat/completions": "chats are not stored: `/v1/responses` are",
     "chatkit": _NO_AGENTS,
     "containers": _NO_AGENTS,
     "content_provenance_checks": "this server makes no media whose origin could be checked",
     "decisions": _NO_AGENTS,
-    "evals": "this server has no evaluations of that kind: fine-tuning jobs evaluate what they train",
+    "evals": "use `/v1/evaluations`: any model on the rows of a file, in one request",
     "fine_tuning/alpha": "graders belong to reinforcement training, which this server does not do",
     "fine_tuning/checkpoints": "whoever may use this server may use its checkpoints",
-    "fine_tuning/jobs/*/pause": "a job can be cancelled, and goes on by itself after a restart",
-    "fine_tuning/jobs/*/resume": "a job can be cancelled, and goes on by itself after a restart",
     "images": f"{_WORDS}: it makes and edits no images. Models with a projector read them in chats",
     "live": _NO_CALLS,
     "moderations": "this server has no moderation model",
@@ -44,8 +42,8 @@ ENDPOINTS: Mapping[str, str] = {
     "vaults": _NO_AGENTS,
     "vector_stores": _NO_STORE,
     "videos": f"{_WORDS}: it makes no videos",
-    "webhook_endpoints": "this server calls nobody: poll, or stream",
-    "webhook_event_types": "this server calls nobody: poll, or stream",
+    "webhook_endpoints": _WEBHOOKS,
+    "webhook_event_types": _WEBHOOKS,
 }
 
 

@@ -48,15 +48,16 @@ class ChatRequest(FormFields, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     keep_alive: float | str | None = None  # Ollama's: of the model, once this is answered
 
+    store: bool | None = None  # keep what was asked and answered: `wire/stored.py`
+    metadata: Metadata | None = None  # of what is stored
+
     # Without effect here, as docs/tools.md says.
-    metadata: Metadata | None = None
     prediction: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
-    store: bool | None = None
     user: str | None = None
 
     # Refused by name, because they would change the answer.
