@@ -164,10 +164,11 @@ class Words:
                 name = f"{self.odd_word().capitalize()} {self.odd_word().capitalize()}"
             else:
                 name = "".join(self.rng.choices(_LETTERS, k=self.rng.randint(2, 5))).upper()
-            if self._allowed(name):
+            if self.allowed(name):
                 return name
 
-    def _allowed(self, text: str) -> bool:
+    def allowed(self, text: str) -> bool:
+        """Whether it belongs to this split."""
         return is_heldout(text) == self._heldout
 
     def stem(self) -> str:
@@ -176,7 +177,7 @@ class Words:
             return self.odd_name()
         while True:
             name = self.rng.choice(HEADS) + self.rng.choice(TAILS)
-            if self._allowed(name):
+            if self.allowed(name):
                 return name
 
     def company(self) -> str:
@@ -196,7 +197,7 @@ class Words:
             if self._odd():
                 prefix = "".join(self.rng.choices(_LETTERS, k=self.rng.randint(1, 4))).upper()
             text = f"{prefix}-{self.rng.randint(10, 9999)}"
-            if self._allowed(text):
+            if self.allowed(text):
                 return text
 
     def milestone(self) -> tuple[str, str]:
@@ -206,7 +207,7 @@ class Words:
             phrase = f"{noun} {self.rng.choice(MILESTONE_OBJECTS)}"
             if self._odd():
                 phrase = f"{noun} de {self.odd_word()}"
-            if self._allowed(phrase):
+            if self.allowed(phrase):
                 return article, phrase
 
     def next_step(self) -> str:
@@ -214,7 +215,7 @@ class Words:
             phrase = f"{self.rng.choice(VERBS)} {self.rng.choice(OBJECTS)}{self.rng.choice(OBJECT_TAILS)}"
             if self._odd():
                 phrase = f"{self.rng.choice(VERBS)} {self.rng.choice(ARTICLES)} {self.odd_word()}"
-            if self._allowed(phrase):
+            if self.allowed(phrase):
                 return phrase
 
     def one_of(self, inventory: tuple[str, ...]) -> str:
