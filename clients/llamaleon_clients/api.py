@@ -127,6 +127,23 @@ class Client:
     def unpin(self, name: str) -> Json:
         return self._json("POST", f"/llamaleon/adapters/{_segment(name)}/unpin")
 
+    def push(self, **body: Any) -> Json:
+        """An adapter to a hub. `body`: fields of the request; None is absent."""
+        return self._json("POST", "/llamaleon/push", json=_present(**body))
+
+    def pull_adapter(self, **body: Any) -> Json:
+        """An adapter from a hub, as an object of the listing of adapters."""
+        return self._json("POST", "/llamaleon/pull_adapter", json=_present(**body))
+
+    def promote(self, name: str) -> Json:
+        return self._json("POST", f"/llamaleon/adapters/{_segment(name)}/promote")
+
+    def rollback(self, name: str) -> Json:
+        return self._json("POST", f"/llamaleon/adapters/{_segment(name)}/rollback")
+
+    def versions(self, name: str) -> Json:
+        return self._json("GET", f"/llamaleon/adapters/{_segment(name)}/versions")
+
     # ------------------------------------------------------------ fine-tuning
 
     def upload(self, path: Path) -> Json:
@@ -134,6 +151,16 @@ class Client:
             return self._json(
                 "POST", "/v1/files", files={"file": (path.name, file)}, data={"purpose": "fine-tune"}
             )
+
+    def hub_dataset(self, name: str, *, token: str | None = None) -> Json:
+        """The server fetches it, and answers with the file that it became."""
+        return self._json("POST", "/v1/datasets/hub", json=_present(name=name, token=token))
+
+    def check_dataset(self, body: Json) -> Json:
+        return self._json("POST", "/v1/datasets/check", json=body)
+
+    def remove_file(self, file_id: str) -> None:
+        self._send("DELETE", f"/v1/files/{_segment(file_id)}")
 
     def create_job(self, body: Json) -> Json:
         return self._json("POST", "/v1/fine_tuning/jobs", json=body)
@@ -146,6 +173,25 @@ class Client:
 
     def cancel_job(self, job_id: str) -> Json:
         return self._json("POST", f"/v1/fine_tuning/jobs/{_segment(job_id)}/cancel")
+
+    def pause_job(self, job_id: str) -> Json:
+        return self._json("POST", f"/v1/fine_tuning/jobs/{_segment(job_id)}/pause")
+
+    def resume_job(self, job_id: str) -> Json:
+        return self._json("POST", f"/v1/fine_tuning/jobs/{_segment(job_id)}/resume")
+
+    def job_report(self, job_id: str) -> str:
+        """A page of HTML."""
+        return self._send("GET", f"/v1/fine_tuning/jobs/{_segment(job_id)}/report").text
+
+    def evaluate(self, body: Json) -> Iterator[Json]:
+        """A model on rows: the progress as it comes, and the result. Closing the iterator ends it."""
+        body = {**body, "stream": True}
+        with reachable(self.url), self._http.stream("POST", "/v1/evaluations", json=body) as response:
+            if response.is_error:
+                response.read()
+                raise refused(response)
+            yield from _sse(response)
 
     def events_since(self, job_id: str, last_id: str | None) -> list[Json]:
         """Events that came after `last_id` (None: all), oldest first. The server lists newest first."""
@@ -161,6 +207,23 @@ class Client:
             if not page["has_more"] or not page["data"]:
                 return found[::-1]
             after = page["data"][-1]["id"]
+
+    # ------------------------------------------------------------ stored completions
+
+    def stored(self, model: str | None, metadata: dict[str, str] | None, limit: int) -> list[Json]:
+        """Newest first."""
+        pairs = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        params = _present(model=model, limit=limit, order="desc") | pairs
+        return list(self._json("GET", "/v1/chat/completions", params=params)["data"])
+
+    def remove_stored(self, name: str) -> None:
+        self._send("DELETE", f"/v1/chat/completions/{_segment(name)}")
+
+    def export_stored(self, body: Json) -> Json:
+        return self._json("POST", "/v1/datasets/stored_completions", json=body)
+
+    def file_content(self, file_id: str) -> bytes:
+        return self._send("GET", f"/v1/files/{_segment(file_id)}/content").content
 
     # ------------------------------------------------------------ chat
 

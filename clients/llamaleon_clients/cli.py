@@ -11,17 +11,27 @@ import typer
 from typer.core import TyperGroup
 
 from llamaleon_clients.commands import (
+    adapters,
     chat,
     completion,
     convert,
+    data,
     demo,
+    evaluate,
+    finetune,
     hub,
+    jobs,
     keys,
     logs,
     made,
     models,
+    push,
+    recipe,
     serve,
+    stored,
     train,
+    tune,
+    versions,
 )
 from llamaleon_clients.errors import ClientError
 from llamaleon_clients.translated import capitals, translate
@@ -129,7 +139,29 @@ def _options(
         os.environ["LLAMALEON_API_KEY"] = api_key  # where `llamaleon_clients.api` and a server look for it
 
 
-for _module in (demo, train, chat, serve, models, hub, made, convert, keys, logs, completion):
+for _module in (
+    demo,
+    train,
+    data,
+    evaluate,
+    recipe,
+    jobs,
+    finetune,
+    tune,
+    versions,
+    chat,
+    serve,
+    models,
+    hub,
+    push,
+    made,
+    convert,
+    adapters,
+    stored,
+    keys,
+    logs,
+    completion,
+):
     _module.register(app)
 
 

@@ -60,6 +60,7 @@ def status(name: str) -> str:
         "validating_files": say("validating files"),
         "queued": say("queued"),
         "running": say("running"),
+        "paused": say("paused"),
         "succeeded": say("succeeded"),
         "failed": say("failed"),
         "cancelled": say("cancelled"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from llamaleon_clients.spanish import adapters, data, evaluation, jobfiles, server, sharing, tune, versions
+
 TEXTS: dict[str, str] = {
     # ------------------------------------------------------------ the whole
     "Train LoRA adapters and chat with them: one GGUF model, any number of adapters, one local server.": (
@@ -32,6 +34,56 @@ TEXTS: dict[str, str] = {
     "by free memory": "según la memoria libre",
     "4/5 of what is free": "4/5 de la libre",
     "adapter.gguf in PEFT_DIR": "adapter.gguf en PEFT_DIR",
+    # ------------------------------------------------------------ recipes
+    "Train one of five recipes: data, adapter, figures.": (
+        "Entrena una de cinco recetas: datos, adaptador, cifras."
+    ),
+    (
+        "\b\nThe five:\n"
+        "  stoic      a worry -> an answer in the manner of Marcus Aurelius\n"
+        "  tickets    a message -> urgente, ventas, soporte técnico or spam\n"
+        "  extractor  a project report -> one JSON object\n"
+        "  code       a description -> a small Python function\n"
+        "  tone       an informal message -> a formal mail"
+    ): (
+        "\b\nLas cinco:\n"
+        "  stoic      una preocupación -> una respuesta a la manera de Marco Aurelio\n"
+        "  tickets    un mensaje -> urgente, ventas, soporte técnico o spam\n"
+        "  extractor  un parte de proyecto -> un objeto JSON\n"
+        "  code       una descripción -> una pequeña función de Python\n"
+        "  tone       un mensaje informal -> un correo formal"
+    ),
+    (
+        "The rows are written to a folder, for you to look at, to change and to train again with `llamaleon "
+        "train`."
+    ): (
+        "Las filas se escriben en una carpeta: puede mirarlas, cambiarlas y volver a entrenar con `llamaleon "
+        "train`."
+    ),
+    "Which of the five.": "Cuál de las cinco.",
+    "Folder for the rows.": "Carpeta para las filas.",
+    "Rows to train on.": "Filas para entrenar.",
+    "Rows to judge by.": "Filas para juzgar.",
+    "Write the rows and stop.": "Escribe las filas y termina.",
+    "the recipe's": "las de la receta",
+    # ------------------------------------------------------------ stored completions
+    "Stored chat completions, as training data.": "Respuestas guardadas, para entrenar.",
+    "`export` makes a file on the server, whose id the fine-tuning API takes; --out writes it here, too.": (
+        "`export` crea en el servidor un fichero cuyo identificador acepta la API de ajuste fino; --out lo "
+        "escribe también aquí."
+    ),
+    "Only those with this pair; may be repeated.": "Solo las que tienen este par; puede repetirse.",
+    "Only those asked of this model.": "Solo las que se pidieron a este modelo.",
+    "At most so many.": "Como mucho, estas.",
+    "The newest stored completions.": "Las respuestas guardadas más recientes.",
+    "Make a training file of stored completions.": "Crea con ellas un fichero de entrenamiento.",
+    "Pairs of the better answers, for rows of preferences.": (
+        "Pares de las respuestas mejores, para filas de preferencias."
+    ),
+    "Pairs of the worse answers.": "Pares de las respuestas peores.",
+    "Write the rows to this file, too.": "Escribe además las filas en este fichero.",
+    "Ids, as `stored list` shows them.": "Identificadores, como los muestra `stored list`.",
+    "Forget stored completions.": "Olvida respuestas guardadas.",
     # ------------------------------------------------------------ demo, train, jobs
     "See the whole loop, offline, in a few minutes.": "El ciclo entero, sin red, en pocos minutos.",
     (
@@ -47,20 +99,90 @@ TEXTS: dict[str, str] = {
         "Entrena un adaptador con DATA y lo sirve como BASE+NOMBRE."
     ),
     (
-        "DATA is .jsonl, .json or .csv; a row is OpenAI chat (messages), prompt/completion,\n"
-        "instruction/input/output or text. Every row is checked before training starts. Rows are held out "
-        "to\ncompare the adapter with its base; one that does worse is not deployed. What is not given "
-        "follows from\nthe sizes of the data and of the model."
+        "DATA is .jsonl, .json, .csv or .parquet, hf:OWNER/NAME:SPLIT, or a job file (.yml: ours or\n"
+        "Axolotl's), which flags go over. Every row is checked before training starts. Rows are held out to\n"
+        "compare the adapter with its base; one that does worse is not deployed. What is not given follows\n"
+        "from the sizes of the data and of the model."
     ): (
-        "DATA es .jsonl, .json o .csv; una fila es un chat de OpenAI (messages), prompt/completion,\n"
-        "instruction/input/output o text. Todas se comprueban antes de entrenar. Algunas se apartan\n"
-        "para comparar el adaptador con su base; el que lo hace peor no se despliega.\n"
+        "DATA es .jsonl, .json, .csv o .parquet, hf:DUEÑO/NOMBRE:PARTE, o un fichero de trabajo (.yml:\n"
+        "nuestro o de Axolotl), sobre el que mandan las opciones. Toda fila se comprueba antes de entrenar.\n"
+        "Algunas se apartan para comparar el adaptador con su base; el que lo hace peor no se despliega.\n"
         "Lo que no se indica se deduce del tamaño de los datos y del modelo."
     ),
-    "File with the rows to learn from.": "Fichero con las filas de las que aprender.",
+    "Rows to learn from, or a job file.": "Filas de las que aprender, o un fichero de trabajo.",
+    "Model to adapt: a name or a GGUF file; an adapter is trained on.": (
+        "Modelo que adaptar: un nombre o un GGUF; un adaptador se sigue entrenando."
+    ),
     "Model to adapt: a name, or the path of a GGUF file.": (
         "Modelo que adaptar: un nombre, o la ruta de un GGUF."
     ),
+    "Makes a text of each row: 'Q: {question}\\nA: {answer}'.": (
+        "Hace un texto de cada fila: 'P: {pregunta}\\nR: {respuesta}'."
+    ),
+    "Longest row.": "La fila más larga.",
+    "2048, or the model's context": "2048, o el contexto del modelo",
+    "dpo: from pairs of a better and a worse answer.": "dpo: de pares de respuestas, una mejor que otra.",
+    "Ends the job before its epochs do.": "Acaba el trabajo antes que sus pasadas.",
+    "Measure a good one first.": "Antes mide una buena.",
+    "cosine, linear, constant.": "cosine, linear, constant.",
+    "cosine": "cosine",
+    "Part of the steps in which it rises.": "Parte de los pasos en que sube.",
+    "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit.": "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit.",
+    "adamw": "adamw",
+    "Of dpo: how closely it stays to its beginning.": "De dpo: cuánto se atiene a su principio.",
+    "0 to 0.9.": "De 0 a 0.9.",
+    "Noise on the embeddings.": "Ruido en las incrustaciones.",
+    "none": "ninguno",
+    "End after so many held-out losses that were no better.": (
+        "Acaba tras tantas pérdidas apartadas que no mejoran."
+    ),
+    "Which checkpoint is kept.": "Qué punto de control se queda.",
+    "last": "el último",
+    "Of its input, 0 to 0.9.": "De su entrada, de 0 a 0.9.",
+    "all-linear, or q_proj,v_proj,...": "all-linear, o q_proj,v_proj,...",
+    "what GGUF can express": "lo que GGUF puede expresar",
+    "Scale by the root of the rank.": "Escala con la raíz del rango.",
+    "off": "no",
+    "Quantised base: bitsandbytes' NF4, or the served GGUF's own blocks.": (
+        "Base cuantizada: NF4 de bitsandbytes, o los bloques del GGUF que se sirve."
+    ),
+    "Several rows in one sequence.": "Varias filas en una secuencia.",
+    "Rows of one pass.": "Filas de una pasada.",
+    "Less memory, slower.": "Menos memoria, más lento.",
+    "float32, bfloat16.": "float32, bfloat16.",
+    "Processes on this machine.": "Procesos en esta máquina.",
+    "Write its files into the job's folder.": "Escribe sus ficheros en la carpeta del trabajo.",
+    "Report to Weights & Biases.": "Informa a Weights & Biases.",
+    "Only register it: NAME keeps its meaning.": "Solo lo registra: NOMBRE sigue siendo lo que era.",
+    "Any other setting of the API. Repeatable.": "Cualquier otro ajuste de la API. Repetible.",
+    "Do not wait for its end.": "No espera a que acabe.",
+    # ------------------------------------------------------------ jobs
+    "Training jobs: list, follow, pause, resume, cancel.": (
+        "Trabajos de entrenamiento: ver, pausar, reanudar, cancelar."
+    ),
+    (
+        "JOB may be shortened to any end of its id that only one of the newest jobs has; left out, it is the "
+        "newest."
+    ): (
+        "JOB puede ser solo el final de su identificador, si lo tiene uno solo de los últimos; sin él, es el "
+        "último."
+    ),
+    "The newest training jobs.": "Los trabajos de entrenamiento más recientes.",
+    "What a job was asked for, and how it stands.": "Lo que se pidió a un trabajo, y cómo va.",
+    "Everything that happened to a job.": "Todo lo que le pasó a un trabajo.",
+    "Stop a job at a checkpoint, to go on another time.": (
+        "Detiene un trabajo en un punto de control, para seguir otro día."
+    ),
+    "Let a paused job go on where it stopped.": "Deja que un trabajo en pausa siga donde se quedó.",
+    "End a job; its checkpoints stay.": "Acaba un trabajo; sus puntos de control quedan.",
+    "Id of the job, or its end.": "Identificador del trabajo, o su final.",
+    "Go on with what comes, until the job ends.": "Sigue con lo que venga, hasta que acabe.",
+    "share (train beside the models), yield (they leave for it), wait (until nobody is served).": (
+        "share (entrena junto a los modelos), yield (le dejan sitio), wait (hasta que no se atienda a nadie)."
+    ),
+    "Told how training jobs end. Repeatable.": "Se le dice cómo acaban los trabajos. Repetible.",
+    "What signs that.": "Con qué se firma eso.",
+    "webhook.secret in the home": "webhook.secret en la carpeta",
     "Name of the new adapter.": "Nombre del nuevo adaptador.",
     "File with the rows to hold out.": "Fichero con las filas que apartar.",
     "Part of DATA to hold out when there is no --valid.": "Parte de DATA que apartar si no hay --valid.",
@@ -72,7 +194,6 @@ TEXTS: dict[str, str] = {
     "Same seed, same split and order.": "Misma semilla, mismo reparto y mismo orden.",
     "Follow a job that runs, or show how it ended.": "Sigue un trabajo en marcha, o muestra cómo acabó.",
     "Cancel a job.": "Cancela un trabajo.",
-    "List the newest training jobs.": "Los trabajos de entrenamiento más recientes.",
     # ------------------------------------------------------------ run, chat
     "Chat with a model; it is pulled first if it is not here.": (
         "Conversa con un modelo; si no está aquí, antes lo descarga."
@@ -87,90 +208,15 @@ TEXTS: dict[str, str] = {
         "En la conversación: /help enumera las órdenes, Ctrl-C detiene una respuesta, Ctrl-D sale."
     ),
     "Name as `ls` shows it, or the path of a GGUF file.": "Nombre como en `ls`, o la ruta de un GGUF.",
-    # ------------------------------------------------------------ serve, stop
-    "Run the server in this terminal.": "Arranca el servidor en este terminal.",
-    "Address to listen on; 0.0.0.0 for other machines.": (
-        "Dirección donde escuchar; 0.0.0.0 para otras máquinas."
-    ),
-    "Port to listen on; 0: any free one.": "Puerto donde escuchar; 0: uno libre.",
-    "Where names, files, jobs and adapters live. [$LLAMALEON_HOME]": (
-        "Donde viven nombres, ficheros, trabajos y adaptadores. [$LLAMALEON_HOME]"
-    ),
-    "GGUF file to serve. Repeatable.": "Fichero GGUF que servir. Repetible.",
-    "mmproj file of the one --model.": "Fichero mmproj del único --model.",
-    "Serve what Ollama, LM Studio and the Hugging Face hub have on this disk.": (
-        "Sirve lo que Ollama, LM Studio y el hub de Hugging Face tengan en este disco."
-    ),
-    "Folder whose adapters are served as they appear. Repeatable.": (
-        "Carpeta cuyos adaptadores se sirven según aparecen. Repetible."
-    ),
-    "Layers on the GPU.": "Capas en la GPU.",
-    "Tokens of one conversation.": "Tokens de una conversación.",
-    "Most requests generated at once, as memory allows.": (
-        "Peticiones a la vez, como mucho y según la memoria."
-    ),
-    "KV cache of all requests together.": "Caché KV de todas las peticiones juntas.",
-    "Most tokens of one step.": "Tokens de un paso, como mucho.",
-    "Seconds that long prompts may hold up running answers in one step.": (
-        "Segundos que una pregunta larga puede retener en un paso a las respuestas en marcha."
-    ),
-    "Guess ahead what an answer repeats of its prompt, where that pays.": (
-        "Adelanta lo que una respuesta repite de su pregunta, donde compensa."
-    ),
-    "Different adapters in one step.": "Adaptadores distintos en un mismo paso.",
-    "Sum of ranks that mixed adapters may have.": "Suma de rangos que pueden tener los adaptadores juntos.",
-    "RAM for adapters; others wait on disk.": "RAM para adaptadores; los demás esperan en el disco.",
-    "RAM for idle cached prefixes.": "RAM para prefijos guardados sin uso.",
-    "CPU threads.": "Hilos de CPU.",
-    "Type of the KV cache: f16, q8_0, q4_0, ...": "Tipo de la caché KV: f16, q8_0, q4_0, ...",
-    "Of its keys alone.": "Solo de sus claves.",
-    "Of its values alone.": "Solo de sus valores.",
-    "none, linear, yarn, longrope.": "none, linear, yarn, longrope.",
-    "RoPE's base frequency.": "Frecuencia base de RoPE.",
-    "Of RoPE's frequencies; 0.25: four times the context.": (
-        "De las frecuencias de RoPE; 0.25: cuatro veces el contexto."
-    ),
-    "YaRN: how much is extrapolated, 0 to 1.": "YaRN: cuánto se extrapola, de 0 a 1.",
-    "YaRN: factor of the attention.": "YaRN: factor de la atención.",
-    "YaRN: low correction dimension.": "YaRN: dimensión baja de corrección.",
-    "YaRN: high correction dimension.": "YaRN: dimensión alta de corrección.",
-    "YaRN: context that was trained.": "YaRN: contexto con el que se entrenó.",
-    "Over several GPUs: none, layer, row, tensor.": "Entre varias GPU: none, layer, row, tensor.",
-    "Share of each GPU: 3,1.": "Parte de cada GPU: 3,1.",
-    "The GPU of --split-mode none, from 0.": "La GPU de --split-mode none, desde 0.",
-    "Waiting requests before 429.": "Peticiones en espera antes de un 429.",
-    "Seconds until an idle model leaves memory; 0: never.": (
-        "Segundos hasta que un modelo sin uso deja la memoria; 0: nunca."
-    ),
-    "Memory of all models together.": "Memoria de todos los modelos juntos.",
-    "Most models in memory at once.": "Modelos en memoria a la vez, como mucho.",
-    "One key that may do everything, beside `llamaleon keys`.": (
-        "Una clave que puede hacerlo todo, además de `llamaleon keys`."
-    ),
-    "Listen to a network without any key.": "Escucha a una red sin ninguna clave.",
-    "Name that this server is reached under. Repeatable.": "Nombre con el que se llega aquí. Repetible.",
-    "Site whose pages may use the server; * for all. Repeatable.": (
-        "Sitio cuyas páginas pueden usar el servidor; * para todos. Repetible."
-    ),
-    "Folder that other machines may load files from by path. Repeatable.": (
-        "Carpeta de la que otras máquinas pueden cargar ficheros por su ruta. Repetible."
-    ),
-    "Certificate (PEM): serve HTTPS.": "Certificado (PEM): sirve HTTPS.",
-    "Its private key.": "Su clave privada.",
-    "Largest JSON body.": "Mayor cuerpo JSON.",
-    "Largest upload.": "Mayor subida.",
-    "Seconds for a request to arrive.": "Segundos para que llegue una petición.",
-    "Seconds until an answer begins; 0: any.": "Segundos hasta que empieza una respuesta; 0: los que sean.",
-    "debug (a line for every answer), info, warning.": "debug (una línea por respuesta), info, warning.",
-    "Stop the server that runs for $LLAMALEON_HOME.": "Detiene el servidor de $LLAMALEON_HOME.",
-    "Of another package: `llamaleon.engines`.": "De otro paquete: `llamaleon.engines`.",
     # ------------------------------------------------------------ what is served
     "Serve an adapter or a model under a name.": "Sirve un adaptador o un modelo con un nombre.",
     "An adapter is a GGUF LoRA file or a PEFT directory; with --model, PATH is a whole GGUF model.": (
         "Un adaptador es un fichero LoRA GGUF o una carpeta PEFT; con --model, PATH es un modelo GGUF entero."
     ),
     "Name to answer to.": "Nombre por el que responde.",
-    "GGUF LoRA file or PEFT directory.": "Fichero LoRA GGUF o carpeta PEFT.",
+    "GGUF LoRA file, PEFT directory, or hf:OWNER/NAME.": (
+        "Fichero LoRA GGUF, carpeta PEFT, o hf:DUEÑO/NOMBRE."
+    ),
     "Its base model, by name or GGUF path.": "Su modelo base, por nombre o ruta de GGUF.",
     "PATH is a whole GGUF model, not an adapter.": "PATH es un modelo GGUF entero, no un adaptador.",
     "mmproj file of the --model.": "Fichero mmproj del --model.",
@@ -270,4 +316,13 @@ TEXTS: dict[str, str] = {
     "Names, scopes and last use of all keys.": "Nombres, permisos y último uso de todas las claves.",
     "Refuse a key from now on.": "Rechaza una clave desde ahora.",
     "Name or id of the key.": "Nombre o identificador de la clave.",
+    # ------------------------------------------------------------ areas that keep their own
+    **adapters.HELP,
+    **data.HELP,
+    **evaluation.HELP,
+    **jobfiles.HELP,
+    **server.HELP,
+    **sharing.HELP,
+    **tune.HELP,
+    **versions.HELP,
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from llamaleon_clients.api import Client, Json
-from llamaleon_clients.errors import ClientError, ServerUnreachable
-from llamaleon_clients.session import existing, model_name
+from llamaleon_clients.datasets import hand_in, require
+from llamaleon_clients.errors import BadInput, ClientError, ServerUnreachable
+from llamaleon_clients.session import model_name
 from llamaleon_clients.words import say
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -24,14 +25,52 @@ FIGURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What `llamaleon train` was asked for; `hyperparameters` by the API's names, absent ones automatic."""
+    """What a job is asked for; `hyperparameters` by the API's names, absent ones automatic.
 
-    data: Path
-    base: str
-    name: str
-    validation: Path | None = None
+    `data` and `validation`: the path of a file, `hf:OWNER/NAME:SPLIT`, or the id of an uploaded file.
+    """
+
+    data: str | Path
+    base: str  # a name, the path of a GGUF file, or an adapter to go on from
+    name: str | None = None
+    validation: str | Path | None = None
+    method: str = "supervised"
     seed: int | None = None
     hyperparameters: Json = field(default_factory=dict)
+    integrations: list[Json] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    text_template: str | None = None
+    deploy: bool = True
+
+
+OF_THE_REQUEST = ("data", "base", "name", "method", "seed", "metadata", "text_template", "deploy")
+
+
+def request_of(settings: Mapping[str, Any]) -> TrainingRequest:
+    """A request from flat settings: of command-line flags, of a file, of a search.
+
+    `data`, `base`, `name`, `valid`, `method`, `seed`, `metadata`, `text_template`, `deploy`; `tensorboard`
+    (true), `wandb` (a project, or OpenAI's object); everything else is a hyperparameter, which the server
+    refuses if it knows none of that name. What is None counts as absent.
+
+    Raises:
+        BadInput: `data` or `base` is missing, or `wandb` is neither.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    missing = [key for key in ("data", "base") if not given.get(key)]
+    if missing:
+        raise BadInput(say("A training job needs `{key}`.", key=missing[0]))
+    fields = {key: given.pop(key) for key in OF_THE_REQUEST if key in given}
+    valid = given.pop("valid", None)
+    integrations: list[Json] = [{"type": "tensorboard"}] if given.pop("tensorboard", False) else []
+    wandb = given.pop("wandb", None)
+    if isinstance(wandb, str):
+        wandb = {"project": wandb}
+    if wandb is not None and not isinstance(wandb, dict):
+        raise BadInput(say("`wandb` is the name of a project, or an object with one."))
+    if wandb:
+        integrations.append({"type": "wandb", "wandb": wandb})
+    return TrainingRequest(**fields, validation=valid, integrations=integrations, hyperparameters=given)
 
 
 @dataclass
@@ -46,6 +85,8 @@ class Progress:
     tokens_per_s: float | None = None
     memory_bytes: int | None = None
     eta_s: float | None = None
+    learning_rate: float | None = None  # that was looked for and found
+    estimate: Json | None = None
     parity: Json | None = None
     evaluation: Json | None = None
 
@@ -55,6 +96,8 @@ class Progress:
         for name in ("steps", "step", "train_loss", "valid_loss", "tokens_per_s", "memory_bytes", "eta_s"):
             if data.get(name) is not None:
                 setattr(self, name, data[name])
+        self.learning_rate = (data.get("learning_rate_found") or {}).get("learning_rate", self.learning_rate)
+        self.estimate = data.get("estimate") or self.estimate
         if "gate" in data:  # the proof of the adapter; that of the base has no gate
             self.parity = data
         self.evaluation = data.get("evaluation") or self.evaluation
@@ -77,22 +120,26 @@ def _is_news(event: Json) -> bool:
 
 def submit(client: Client, request: TrainingRequest) -> Json:
     """Upload the rows and create the job; the server validates every row before a weight is loaded."""
-    existing(request.data, say("The training file"))
+    require(request.data, say("The training file"))
     if request.validation is not None:
-        existing(request.validation, say("The validation file"))
+        require(request.validation, say("The validation file"))
     base = model_name(client, request.base)
     client.model(base)  # an unknown base is told before anything is uploaded
-    body: Json = {"model": base, "training_file": client.upload(request.data)["id"], "suffix": request.name}
-    if request.validation is not None:
-        body["validation_file"] = client.upload(request.validation)["id"]
-    if request.seed is not None:
-        body["seed"] = request.seed
-    if request.hyperparameters:
-        body["method"] = {
-            "type": "supervised",
-            "supervised": {"hyperparameters": dict(request.hyperparameters)},
-        }
-    return client.create_job(body)
+    body: Json = {
+        "model": base,
+        "training_file": hand_in(client, request.data)["id"],
+        "validation_file": request.validation and hand_in(client, request.validation)["id"],
+        "suffix": request.name,
+        "seed": request.seed,
+        "integrations": request.integrations or None,
+        "metadata": request.metadata or None,
+        "text_template": request.text_template,
+        "deploy": None if request.deploy else False,
+    }
+    if request.hyperparameters or request.method != "supervised":
+        settings = {"hyperparameters": dict(request.hyperparameters)} if request.hyperparameters else {}
+        body["method"] = {"type": request.method, request.method: settings}
+    return client.create_job({key: value for key, value in body.items() if value is not None})
 
 
 def follow(

@@ -25,6 +25,7 @@ from llamaleon_server.settings import (
     KV_TYPES,
     ROPE_SCALINGS,
     SPLIT_MODES,
+    TRAINING_GPU,
     EngineSettings,
     Settings,
     bytes_of,
@@ -92,10 +93,21 @@ def parser() -> argparse.ArgumentParser:
     engine.add_argument("--kv-type-v", choices=KV_TYPES, help="of the values alone")
     engine.add_argument("--mmap", dest="use_mmap", action=argparse.BooleanOptionalAction, default=None)
     engine.add_argument("--queue-limit", type=int, help="requests waiting for one model before 429")
+    _add_training(made.add_argument_group("training"))
     _add_rope(made.add_argument_group("RoPE; default: as the GGUF says"))
     _add_split(made.add_argument_group("several GPUs"))
     _add_access(made.add_argument_group("access"))
     return made
+
+
+def _add_training(training: argparse._ArgumentGroup) -> None:
+    training.add_argument(
+        "--training-gpu", choices=TRAINING_GPU, help="who gives way: see `llamaleon serve --help`"
+    )
+    training.add_argument("--webhook-url", action="append", default=[], metavar="URL", help="repeatable")
+    training.add_argument(
+        "--webhook-secret-file", type=Path, metavar="FILE", help="default $LLAMALEON_WEBHOOK_SECRET"
+    )
 
 
 def _add_rope(rope: argparse._ArgumentGroup) -> None:
@@ -169,6 +181,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         engine_name=arguments.engine_name,
         memory_budget=arguments.memory_budget,
         max_models=arguments.max_models,
+        training_gpu=arguments.training_gpu or "share",
+        webhook_urls=tuple(arguments.webhook_url),
+        webhook_secret=_webhook_secret(arguments.webhook_secret_file),
         api_key=arguments.api_key or os.environ.get("LLAMALEON_API_KEY") or None,
         insecure=arguments.insecure,
         allowed_hosts=tuple(arguments.allowed_host),
@@ -181,6 +196,19 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     never = {"idle_unload_s": arguments.idle_unload, "request_timeout_s": arguments.request_timeout}
     changed = {name: value or None for name, value in never.items() if value is not None}
     return msgspec.structs.replace(settings, **changed)
+
+
+def _webhook_secret(file: Path | None) -> str | None:
+    """Not an argument itself: `ps` shows those to everybody. Raises: ValueError."""
+    if file is None:
+        return os.environ.get("LLAMALEON_WEBHOOK_SECRET") or None
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--webhook-secret-file {file} cannot be read: {error}") from error
+    if not secret:
+        raise ValueError(f"--webhook-secret-file {file} is empty")
+    return secret
 
 
 def main(argv: Sequence[str] | None = None) -> int:

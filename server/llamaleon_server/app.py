@@ -30,7 +30,9 @@ from llamaleon_server.web import (
     chat,
     completions,
     conversations,
+    datasets,
     embeddings,
+    evaluations,
     files,
     fine_tuning,
     health,
@@ -44,6 +46,8 @@ from llamaleon_server.web import (
     rerank,
     responses,
     scrape,
+    sharing,
+    stored,
 )
 from llamaleon_server.web.errors import ERROR_HANDLERS
 from llamaleon_server.web.guarded import browser_guards, guarded
@@ -65,6 +69,7 @@ ROUTES = [
     *completions.routes,
     *embeddings.routes,
     *rerank.routes,
+    *stored.routes,
     *responses.routes,
     *conversations.routes,
     *batches.routes,
@@ -72,11 +77,14 @@ ROUTES = [
     *ollama.routes,
     *files.routes,
     *fine_tuning.routes,
+    *evaluations.routes,
+    *datasets.routes,
     *adapters.routes,
     *admin.routes,
     *made.routes,
     *ps.routes,
     *pull.routes,
+    *sharing.routes,
     *llama_server.routes,
     *openapi.routes,
 ]

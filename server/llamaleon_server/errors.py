@@ -146,6 +146,12 @@ class DownloadFailed(LlamaleonError):
     code = "download_failed"
 
 
+class UploadFailed(DownloadFailed):
+    """The hub could not be reached, or did not take what was sent."""
+
+    code = "upload_failed"
+
+
 class EngineFailed(LlamaleonError):
     """The engine answered with a failure of its own, or died while this request was running."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import math
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -27,6 +29,7 @@ ENGINE_LIMITS: dict[str, tuple[int, int | None]] = {
 }
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 SPLIT_MODES = ("none", "layer", "row", "tensor")
+TRAINING_GPU = ("share", "yield", "wait")  # see residents/sharing.py
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 CHOICES: dict[str, tuple[str, ...]] = {
     "kv_type": KV_TYPES,
@@ -158,6 +161,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_upload_bytes: int = 512 * 1024 * 1024
     organization: str = "local"  # the ORG part of `ft:BASE:ORG:SUFFIX:ID`
     trainer_python: str | None = None  # another interpreter for the sidecar; None: this one
+    training_gpu: str = "share"  # TRAINING_GPU
+    webhook_urls: tuple[str, ...] = ()  # are told how fine-tuning jobs end
+    webhook_secret: str | None = None  # that signs it; None: HOME/webhook.secret, made when it is needed
     engine_name: str | None = None  # of another package's entry point; None: ours
     engine_command: tuple[str, ...] | None = None  # None: this interpreter's `-m llamaleon_server.engine`
 
@@ -181,6 +187,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("api_key must not be empty")
         if self.max_body_bytes < 1:
             raise ValueError(f"max_body_bytes must be at least 1, not {self.max_body_bytes}")
+        if self.training_gpu not in TRAINING_GPU:
+            raise ValueError(
+                f"training_gpu must be one of {', '.join(TRAINING_GPU)}, not {self.training_gpu!r}"
+            )
+        if self.webhook_secret is not None and self.webhook_secret.startswith("whsec_"):
+            try:
+                base64.b64decode(self.webhook_secret[len("whsec_") :], validate=True)
+            except ValueError as error:
+                raise ValueError(f"webhook_secret: what follows whsec_ must be base64 ({error})") from error
+        for url in self.webhook_urls:
+            if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+                raise ValueError(f"webhook_urls must be http:// or https:// addresses, not {url!r}")
         for field in ("memory_budget", "max_models"):
             value = getattr(self, field)
             if value is not None and value < 1:

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 from tests.data import shared
-from tests.integration.flow import BASE, gsm8k_rows, wait_for, write_jsonl
+from tests.integration.flow import BASE, gsm8k_rows, loss, wait_for, wait_for_step, write_jsonl
 from tests.server import RunningServer
 
 
@@ -88,22 +88,47 @@ def test_its_checkpoints_and_result_files(client: Any, job: Any) -> None:
     assert header.startswith("step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
 
 
-def test_its_names_answer_at_once(client: Any, job: Any) -> None:
-    def ask(name: str) -> str:
-        answer = client.chat.completions.create(
-            model=name,
-            messages=[{"role": "user", "content": "Tom has two apples."}],
-            max_tokens=12,
-            temperature=0,
-        )
-        assert answer.model == name
-        return str(answer.choices[0].message.content)
+def ask(client: Any, name: str) -> str:
+    answer = client.chat.completions.create(
+        model=name,
+        messages=[{"role": "user", "content": "Tom has two apples."}],
+        max_tokens=12,
+        temperature=0,
+    )
+    assert answer.model == name
+    return str(answer.choices[0].message.content)
 
-    learnt = ask(job.fine_tuned_model)
-    assert ask(f"{BASE}+cuentas") == ask("cuentas") == learnt
-    assert ask(BASE) != learnt
+
+def test_its_names_answer_at_once(client: Any, job: Any) -> None:
+    learnt = ask(client, job.fine_tuned_model)
+    assert ask(client, f"{BASE}+cuentas") == ask(client, "cuentas") == learnt
+    assert ask(client, BASE) != learnt
     [newest, *_] = client.fine_tuning.jobs.checkpoints.list(job.id).data
-    assert ask(newest.fine_tuned_model_checkpoint) == learnt  # of the last step
+    assert ask(client, newest.fine_tuned_model_checkpoint) == learnt  # of the last step
+
+
+def losses(client: Any, job: Any) -> list[float]:
+    """Of each step, in their order."""
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))
+    told = [event.data for event in reversed(events) if event.type == "metrics"]
+    return [data["train_loss"] for data in told if "train_loss" in data]
+
+
+def test_training_goes_on_from_a_fine_tuned_model(client: Any, job: Any, tmp_path: Path) -> None:
+    """The first loss of the second job is that of a model that has learnt already."""
+    data = write_jsonl(tmp_path / "more.jsonl", chat_rows(24))
+    with data.open("rb") as file:
+        uploaded = client.files.create(file=file, purpose="fine-tune")
+    second = client.fine_tuning.jobs.create(
+        training_file=uploaded.id,
+        model=job.fine_tuned_model,
+        suffix="más",
+        hyperparameters={"n_epochs": 1, "batch_size": 24, "learning_rate_multiplier": 0.001},
+    )
+    second = wait_for(client, second.id, timeout_s=400)
+    assert second.status == "succeeded", second.error
+    assert losses(client, second)[0] < losses(client, job)[0] - 0.3
+    assert second.fine_tuned_model.startswith(f"ft:{BASE}:local:más:")
 
 
 def test_the_model_is_listed_and_deleted(client: Any, job: Any) -> None:
@@ -126,13 +151,24 @@ def test_mistakes_are_the_exceptions_that_scripts_expect(client: Any, tmp_path: 
         ({"training_file": good.id, "suffix": "a+b"}, "suffix"),
         ({"training_file": good.id, "suffix": "x" * 65}, "suffix"),
         ({"training_file": good.id, "seed": -1}, "seed"),
-        ({"training_file": good.id, "method": {"type": "dpo"}}, "method.type"),
+        ({"training_file": good.id, "method": {"type": "reinforcement"}}, "method.type"),
+        (
+            {"training_file": good.id, "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}},
+            "method.dpo.hyperparameters.beta",
+        ),
+        (
+            {"training_file": good.id, "integrations": [{"type": "wandb", "wandb": {}}]},
+            "integrations[0].wandb",
+        ),
         ({"training_file": good.id, "hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:
             jobs.create(model=BASE, **arguments)
         assert caught.value.param == param
-    for call in (jobs.retrieve, jobs.cancel, jobs.list_events, jobs.checkpoints.list):
+    for call in (
+        *(jobs.retrieve, jobs.cancel, jobs.pause, jobs.resume, jobs.list_events, jobs.checkpoints.list),
+        client.fine_tuning.checkpoints.permissions.list,  # whoever may use the server may use them
+    ):
         with pytest.raises(openai.NotFoundError):
             call("ftjob-nothing")
     with pytest.raises(openai.NotFoundError):
@@ -151,3 +187,117 @@ def test_a_job_is_cancelled(client: Any, tmp_path: Path) -> None:
     assert (job.status, job.fine_tuned_model) == ("cancelled", None)
     with pytest.raises(openai.BadRequestError, match="already ended"):
         client.fine_tuning.jobs.cancel(job.id)
+
+
+def start(client: Any, data: Path, **request: Any) -> Any:
+    with data.open("rb") as file:
+        uploaded = client.files.create(file=file, purpose="fine-tune")
+    return client.fine_tuning.jobs.create(model=BASE, training_file=uploaded.id, seed=1, **request)
+
+
+def steps(client: Any, job: Any) -> list[int]:
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))
+    return [
+        event.data["step"]
+        for event in reversed(events)
+        if event.type == "metrics" and "train_loss" in event.data
+    ]
+
+
+def test_a_job_pauses_and_resumes(client: Any, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", gsm8k_rows(24))
+    job = start(client, data, hyperparameters={"n_epochs": 6, "batch_size": 1, "learning_rate_multiplier": 5})
+    wait_for_step(client, job.id, 5)
+    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    before = client.fine_tuning.jobs.list_events(job.id, limit=100).data
+    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    job = wait_for(client, job.id, timeout_s=400)
+    assert job.status == "succeeded", job.error
+    taken = steps(client, job)
+    assert taken == list(range(1, len(taken) + 1)), "every step once"
+    messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+    assert any(message.startswith("Training paused at step") for message in messages)
+    assert len(before) < len(messages)
+
+
+def test_every_epoch_is_a_model(client: Any, tmp_path: Path) -> None:
+    """Also those whose optimizer states the trainer has long removed."""
+    data = write_jsonl(tmp_path / "rows.jsonl", gsm8k_rows(12))
+    job = start(
+        client, data, hyperparameters={"n_epochs": 6, "batch_size": 4, "learning_rate_multiplier": 50}
+    )
+    job = wait_for(client, job.id)
+    assert job.status == "succeeded", job.error
+    points = client.fine_tuning.jobs.checkpoints.list(job.id).data
+    assert len(points) == 6
+    answers = [ask(client, point.fine_tuned_model_checkpoint) for point in points]
+    assert len(set(answers)) > 1, "they are not one model"
+
+
+def test_preferences_are_learnt(client: Any, tmp_path: Path) -> None:
+    """OpenAI's rows of preferences, its `dpo` method, its `beta`."""
+
+    def row(question: str, liked: str, other: str) -> dict[str, Any]:
+        return {
+            "input": {"messages": [{"role": "user", "content": question}]},
+            "preferred_output": [{"role": "assistant", "content": liked}],
+            "non_preferred_output": [{"role": "assistant", "content": other}],
+        }
+
+    rows = [row(f"What did Tom see, {n}?", "a big red dog", "a small blue cat") for n in range(24)]
+    job = start(
+        client,
+        write_jsonl(tmp_path / "pairs.jsonl", rows),
+        suffix="gustos",
+        method={
+            "type": "dpo",
+            "dpo": {
+                "hyperparameters": {
+                    "beta": 0.2,
+                    "n_epochs": 3,
+                    "batch_size": 4,
+                    "learning_rate_multiplier": 10,
+                }
+            },
+        },
+    )
+    assert (job.method.type, job.method.dpo.hyperparameters.beta) == ("dpo", 0.2)
+    job = wait_for(client, job.id, timeout_s=400)
+    assert job.status == "succeeded", job.error
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))
+    margins = [event.data["reward_margin"] for event in events if "reward_margin" in (event.data or {})]
+    assert margins[0] > max(0.5, margins[-1]), "newest first: it has grown from nothing"
+
+    def preference(model: str) -> float:
+        """Log-probability of the liked answer over the other, in nats."""
+        return loss(client, model, {"prompt": "x\n", "completion": "a small blue cat"}) - loss(
+            client, model, {"prompt": "x\n", "completion": "a big red dog"}
+        )
+
+    assert preference(job.fine_tuned_model) > preference(BASE)
+
+
+def test_raw_text_is_trained_on(client: Any, tmp_path: Path) -> None:
+    """Continued pre-training: rows of nothing but text, in pieces where they are longer than a sequence."""
+    story = " ".join(row["prompt"].strip() for row in gsm8k_rows(8))
+    rows = [{"text": f"{n}. {story}"} for n in range(12)]
+    job = start(
+        client,
+        write_jsonl(tmp_path / "text.jsonl", rows),
+        method={
+            "type": "supervised",
+            "supervised": {
+                "hyperparameters": {
+                    "n_epochs": 2,
+                    "batch_size": 4,
+                    "learning_rate_multiplier": 20,
+                    "max_sequence_tokens": 128,
+                }
+            },
+        },
+    )
+    job = wait_for(client, job.id)
+    assert job.status == "succeeded", job.error
+    assert loss(client, job.fine_tuned_model, {"prompt": "1.", "completion": " " + story[:200]}) < loss(
+        client, BASE, {"prompt": "1.", "completion": " " + story[:200]}
+    )

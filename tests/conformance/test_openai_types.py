@@ -114,6 +114,7 @@ async def test_every_answer(tiny: Api, tmp_path: Path) -> None:
     await _chats(checked)
     await _models(checked)
     await _files(checked)
+    await _stored(checked)
     await _fine_tuning(checked, tiny)
     await _responses(checked)
     await _batches(checked)
@@ -125,6 +126,7 @@ async def test_every_answer(tiny: Api, tmp_path: Path) -> None:
 ELSEWHERE = {
     "DELETE /v1/models/{name}",  # of an adapter: tests/unit/server/web/test_models.py has one
     "POST /v1/chat/completions/input_tokens",  # llama-server's
+    "GET /v1/fine_tuning/jobs/{job_id}/report",  # ours, a page
 }
 
 
@@ -156,6 +158,19 @@ async def _files(checked: Checked) -> None:
     await checked.ask("GET /v1/files/{file_id}", types.FileObject, path=path)
     await checked.ask("GET /v1/files/{file_id}/content", None, path=f"{path}/content")
     await checked.ask("DELETE /v1/files/{file_id}", types.FileDeleted, path=path)
+
+
+async def _stored(checked: Checked) -> None:
+    made = await checked.ask("POST /v1/chat/completions", chat.ChatCompletion, **said(store=True))
+    route, path = "/v1/chat/completions/{completion_id}", f"/v1/chat/completions/{made.json()['id']}"
+    await checked.ask("GET /v1/chat/completions", pagination.SyncCursorPage[chat.ChatCompletion])
+    await checked.ask(f"GET {route}", chat.ChatCompletion, path=path)
+    # The type knows messages of the assistant alone, although OpenAI's own example lists the user's.
+    asked = await checked.ask(f"GET {route}/messages", None, path=f"{path}/messages")
+    said_it = [one | {"role": "assistant"} for one in asked.json()["data"]]
+    TypeAdapter(list[chat.ChatCompletionStoreMessage]).validate_python(said_it, strict=True)
+    await checked.ask(f"POST {route}", chat.ChatCompletion, path=path, json={"metadata": {"a": "b"}})
+    await checked.ask(f"DELETE {route}", chat.ChatCompletionDeleted, path=path)
 
 
 async def _fine_tuning(checked: Checked, api: Api) -> None:

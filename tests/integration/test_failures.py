@@ -65,6 +65,24 @@ def test_the_api_dies_mid_job_and_the_job_ends(stories: RunningServer, tmp_path:
     assert client.completions.create(model=job.fine_tuned_model, prompt="Tom has", max_tokens=3).choices
 
 
+def test_a_paused_job_outlives_the_api_that_is_killed(stories: RunningServer, tmp_path: Path) -> None:
+    client = stories.openai()
+    data = write_jsonl(tmp_path / "math.jsonl", gsm8k_rows(24))
+    job = start_job(client, data, n_epochs=4, batch_size=4, learning_rate=2e-3)
+    wait_for_step(client, job.id, 3)
+    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    stories.kill()
+    wait_until_gone(stories, "llamaleon_trainer", timeout_s=60.0)  # it pauses although nobody watches
+    stories.start()
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+    assert client.fine_tuning.jobs.resume(job.id).status in {"queued", "running"}
+    job = wait_for(client, job.id)
+    assert job.status == "succeeded", job.error
+    events = client.fine_tuning.jobs.list_events(job.id, limit=100)
+    steps = [one.data["step"] for one in events if one.type == "metrics" and "train_loss" in one.data]
+    assert steps == sorted(set(steps), reverse=True), "every step once, newest first"
+
+
 def test_stopping_the_server_leaves_no_process_behind(stories: RunningServer) -> None:
     stories.openai().completions.create(model=BASE, prompt="Once", max_tokens=1)
     assert stories.processes("llamaleon_server.engine")

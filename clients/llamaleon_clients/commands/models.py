@@ -22,6 +22,7 @@ An adapter is a GGUF LoRA file or a PEFT directory; with --model, PATH is a whol
 \b
   llamaleon add poet ./poet-lora.gguf
   llamaleon add poet ./peft-directory --base nano
+  llamaleon add poet hf:OWNER/poet --base nano
   llamaleon add qwen ./qwen2.5-0.5b-q4_k_m.gguf --model
 """
 RM_HELP = """
@@ -48,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 def add(
     name: Annotated[str, typer.Argument(help="Name to answer to.")],
-    path: Annotated[Path, typer.Argument(help="GGUF LoRA file or PEFT directory.")],
+    path: Annotated[Path, typer.Argument(help="GGUF LoRA file, PEFT directory, or hf:OWNER/NAME.")],
     *,
     base: Annotated[
         str | None, typer.Option(help="Its base model, by name or GGUF path. [default: recognised]")
@@ -68,7 +69,11 @@ def add(
     from llamaleon_clients.session import connect, existing, model_name
     from llamaleon_clients.words import say
 
-    existing(path, say("The file"))
+    from_hub = str(path).startswith("hf:")
+    if from_hub and (model or projector is not None):
+        raise BadInput(say("hf: names an adapter of the hub: --model and --projector do not go with it."))
+    if not from_hub:
+        existing(path, say("The file"))
     if model and (base is not None or replace):
         raise BadInput(say("--model registers a whole model: --base and --replace belong to adapters."))
     if projector is not None and not model:
@@ -76,6 +81,10 @@ def add(
     with connect(url) as client:
         if model:
             added = {"kind": "base", **client.add_base(path, name, projector)}
+        elif from_hub:
+            under = None if base is None else model_name(client, base)
+            pulled = client.pull_adapter(repo=str(path), name=name, base=under, replace=replace or None)
+            added = {"kind": "adapter", "name": f"{pulled['base']}+{name}"}
         else:
             under = None if base is None else model_name(client, base)
             client.add_adapter(name, path, base=under, replace=replace)

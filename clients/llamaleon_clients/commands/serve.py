@@ -150,6 +150,19 @@ def serve(
         typer.Option(metavar="SIZE", help="Memory of all models together. [default: 4/5 of what is free]"),
     ] = None,
     max_models: Annotated[int | None, typer.Option(help="Most models in memory at once.")] = None,
+    training_gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="share (train beside the models), yield (they leave for it), wait (until nobody is served). "
+            "[default: share]"
+        ),
+    ] = None,
+    webhook_url: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Told how training jobs end. Repeatable.")
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None, typer.Option(help="What signs that. [default: webhook.secret in the home]")
+    ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -219,6 +232,8 @@ def serve(
         "--main-gpu": main_gpu,
         "--memory-budget": memory_budget,
         "--max-models": max_models,
+        "--training-gpu": training_gpu,
+        "--webhook-secret-file": webhook_secret_file,
         "--queue-limit": queue_limit,
         "--idle-unload": idle_unload,
         "--log-level": log_level,
@@ -249,6 +264,7 @@ def serve(
         "--allowed-host": allowed_host,
         "--cors-origin": cors_origin,
         "--allow-dir": allow_dir,
+        "--webhook-url": webhook_url,
     }
     for option, values in repeated.items():
         for one in values or ():

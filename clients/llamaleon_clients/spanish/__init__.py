@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from llamaleon_clients.spanish import demo, models, residents, server, talk, training
+from llamaleon_clients.spanish import (
+    adapters,
+    data,
+    demo,
+    evaluation,
+    jobfiles,
+    models,
+    residents,
+    server,
+    sharing,
+    talk,
+    training,
+    tune,
+    versions,
+)
 
-AREAS = (demo, models, residents, server, talk, training)
+AREAS = (
+    adapters,
+    data,
+    demo,
+    evaluation,
+    jobfiles,
+    models,
+    residents,
+    server,
+    sharing,
+    talk,
+    training,
+    tune,
+    versions,
+)
 SENTENCES: dict[str, str] = {
     english: spanish for area in AREAS for english, spanish in area.SENTENCES.items()
 }

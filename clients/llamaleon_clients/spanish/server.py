@@ -73,3 +73,81 @@ SENTENCES: dict[str, str] = {
     "{days} days ago": "hace {days} días",
     "{time} ago": "hace {time}",
 }
+HELP: dict[str, str] = {
+    "Run the server in this terminal.": "Arranca el servidor en este terminal.",
+    "Address to listen on; 0.0.0.0 for other machines.": (
+        "Dirección donde escuchar; 0.0.0.0 para otras máquinas."
+    ),
+    "Port to listen on; 0: any free one.": "Puerto donde escuchar; 0: uno libre.",
+    "Where names, files, jobs and adapters live. [$LLAMALEON_HOME]": (
+        "Donde viven nombres, ficheros, trabajos y adaptadores. [$LLAMALEON_HOME]"
+    ),
+    "GGUF file to serve. Repeatable.": "Fichero GGUF que servir. Repetible.",
+    "mmproj file of the one --model.": "Fichero mmproj del único --model.",
+    "Serve what Ollama, LM Studio and the Hugging Face hub have on this disk.": (
+        "Sirve lo que Ollama, LM Studio y el hub de Hugging Face tengan en este disco."
+    ),
+    "Folder whose adapters are served as they appear. Repeatable.": (
+        "Carpeta cuyos adaptadores se sirven según aparecen. Repetible."
+    ),
+    "Layers on the GPU.": "Capas en la GPU.",
+    "Tokens of one conversation.": "Tokens de una conversación.",
+    "Most requests generated at once, as memory allows.": (
+        "Peticiones a la vez, como mucho y según la memoria."
+    ),
+    "KV cache of all requests together.": "Caché KV de todas las peticiones juntas.",
+    "Most tokens of one step.": "Tokens de un paso, como mucho.",
+    "Seconds that long prompts may hold up running answers in one step.": (
+        "Segundos que una pregunta larga puede retener en un paso a las respuestas en marcha."
+    ),
+    "Guess ahead what an answer repeats of its prompt, where that pays.": (
+        "Adelanta lo que una respuesta repite de su pregunta, donde compensa."
+    ),
+    "Different adapters in one step.": "Adaptadores distintos en un mismo paso.",
+    "Sum of ranks that mixed adapters may have.": "Suma de rangos que pueden tener los adaptadores juntos.",
+    "RAM for adapters; others wait on disk.": "RAM para adaptadores; los demás esperan en el disco.",
+    "RAM for idle cached prefixes.": "RAM para prefijos guardados sin uso.",
+    "CPU threads.": "Hilos de CPU.",
+    "Type of the KV cache: f16, q8_0, q4_0, ...": "Tipo de la caché KV: f16, q8_0, q4_0, ...",
+    "Of its keys alone.": "Solo de sus claves.",
+    "Of its values alone.": "Solo de sus valores.",
+    "none, linear, yarn, longrope.": "none, linear, yarn, longrope.",
+    "RoPE's base frequency.": "Frecuencia base de RoPE.",
+    "Of RoPE's frequencies; 0.25: four times the context.": (
+        "De las frecuencias de RoPE; 0.25: cuatro veces el contexto."
+    ),
+    "YaRN: how much is extrapolated, 0 to 1.": "YaRN: cuánto se extrapola, de 0 a 1.",
+    "YaRN: factor of the attention.": "YaRN: factor de la atención.",
+    "YaRN: low correction dimension.": "YaRN: dimensión baja de corrección.",
+    "YaRN: high correction dimension.": "YaRN: dimensión alta de corrección.",
+    "YaRN: context that was trained.": "YaRN: contexto con el que se entrenó.",
+    "Over several GPUs: none, layer, row, tensor.": "Entre varias GPU: none, layer, row, tensor.",
+    "Share of each GPU: 3,1.": "Parte de cada GPU: 3,1.",
+    "The GPU of --split-mode none, from 0.": "La GPU de --split-mode none, desde 0.",
+    "Waiting requests before 429.": "Peticiones en espera antes de un 429.",
+    "Seconds until an idle model leaves memory; 0: never.": (
+        "Segundos hasta que un modelo sin uso deja la memoria; 0: nunca."
+    ),
+    "Memory of all models together.": "Memoria de todos los modelos juntos.",
+    "Most models in memory at once.": "Modelos en memoria a la vez, como mucho.",
+    "One key that may do everything, beside `llamaleon keys`.": (
+        "Una clave que puede hacerlo todo, además de `llamaleon keys`."
+    ),
+    "Listen to a network without any key.": "Escucha a una red sin ninguna clave.",
+    "Name that this server is reached under. Repeatable.": "Nombre con el que se llega aquí. Repetible.",
+    "Site whose pages may use the server; * for all. Repeatable.": (
+        "Sitio cuyas páginas pueden usar el servidor; * para todos. Repetible."
+    ),
+    "Folder that other machines may load files from by path. Repeatable.": (
+        "Carpeta de la que otras máquinas pueden cargar ficheros por su ruta. Repetible."
+    ),
+    "Certificate (PEM): serve HTTPS.": "Certificado (PEM): sirve HTTPS.",
+    "Its private key.": "Su clave privada.",
+    "Largest JSON body.": "Mayor cuerpo JSON.",
+    "Largest upload.": "Mayor subida.",
+    "Seconds for a request to arrive.": "Segundos para que llegue una petición.",
+    "Seconds until an answer begins; 0: any.": "Segundos hasta que empieza una respuesta; 0: los que sean.",
+    "debug (a line for every answer), info, warning.": "debug (una línea por respuesta), info, warning.",
+    "Stop the server that runs for $LLAMALEON_HOME.": "Detiene el servidor de $LLAMALEON_HOME.",
+    "Of another package: `llamaleon.engines`.": "De otro paquete: `llamaleon.engines`.",
+}

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 SENTENCES: dict[str, str] = {
+    "A training job needs `{key}`.": "A un trabajo de entrenamiento le hace falta `{key}`.",
+    "`wandb` is the name of a project, or an object with one.": (
+        "`wandb` es el nombre de un proyecto, o un objeto que lo lleva."
+    ),
+    "No job {job}.": "No hay ningún trabajo {job}.",
+    "{job} is the end of several: {jobs}.": "Varios acaban en {job}: {jobs}.",
+    "Not deployed, as asked: it answers as {name}": "Sin desplegar, como se pidió: responde como {name}",
     "DATA, --base and --name are needed (or --attach JOB).": (
         "hacen falta DATA, --base y --name (o --attach TRABAJO)."
     ),
@@ -26,10 +33,23 @@ SENTENCES: dict[str, str] = {
     "STATUS": "ESTADO",
     "RESULT": "RESULTADO",
     "CREATED": "CREADO",
+    "Rows: {train}, held out: {held_out}": "Filas: {train}; apartadas: {held_out}",
+    # ------------------------------------------------------------ stored completions
+    "No stored completions: ask with `store: true`.": (
+        "No hay respuestas guardadas: pregunte con `store: true`."
+    ),
+    "COMPLETION": "RESPUESTA",
+    "METADATA": "METADATOS",
+    "ANSWER": "TEXTO",
+    "{rows} rows in {file}": "{rows} filas en {file}",
+    "{count} left out: {reason}": "{count} excluidas: {reason}",
+    "{option} takes KEY=VALUE.": "{option} lleva CLAVE=VALOR.",
+    "{path} cannot be written: {reason}": "no se puede escribir {path}: {reason}",
     # ------------------------------------------------------------ its state
     "validating files": "comprobando las filas",
     "queued": "en cola",
     "running": "en marcha",
+    "paused": "en pausa",
     "succeeded": "terminado",
     "failed": "fallido",
     "cancelled": "cancelado",

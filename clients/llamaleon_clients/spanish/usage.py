@@ -10,7 +10,16 @@ import typer
 
 from llamaleon_clients.spanish_help import TEXTS
 
-HEADINGS = {"Options": "Opciones", "Arguments": "Argumentos", "Commands": "Órdenes"}
+HEADINGS = {
+    "Options": "Opciones",
+    "Arguments": "Argumentos",
+    "Commands": "Órdenes",
+    "Data": "Datos",
+    "Training": "Entrenamiento",
+    "Adapter": "Adaptador",
+    "Memory and speed": "Memoria y velocidad",
+    "Job": "Trabajo",
+}
 PLACES = {"[OPTIONS]": "[OPCIONES]", "COMMAND [ARGS]...": "ORDEN [ARGUMENTOS]..."}
 EXTRAS = {"env var": "variable", "default": "por defecto", "required": "obligatorio"}
 _BRACKETS = re.compile(r"\[[^\]]*\]$")

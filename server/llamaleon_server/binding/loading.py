@@ -229,7 +229,8 @@ def _cache(model: Model, options: LoadOptions) -> Cache:
 def free_bytes(model: Model, options: LoadOptions) -> int:
     """Memory that the cache may share, now that the weights are where they belong."""
     if model.gpu_layers:
-        return sum(device.free_bytes for device in options.split.used(library.gpu_devices()))
+        spare = sum(device.free_bytes for device in options.split.used(library.gpu_devices()))
+        return spare if options.memory_bytes is None else min(spare, options.memory_bytes - model.bytes)
     free: int = psutil.virtual_memory().available
     if options.use_mmap:  # counted as free, because the kernel could read these pages again
         free -= model.bytes

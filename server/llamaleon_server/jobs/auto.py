@@ -8,17 +8,26 @@ lora_r, lora_alpha        16, and twice the rank
 max_sequence_tokens       2048, or the model's own context if that is shorter
 held_out_fraction         0.1 (at least one row)
 
+Preferences (dpo) are learnt at a tenth of the learning rate: they only move what a model can do already.
+
 The trainer's other settings keep its own defaults (`llamaleon_trainer.job.JobSpec`) unless they are given.
 """
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from llamaleon_server.jobs.continuing import INIT_DIRECTORY
+from llamaleon_server.registry.jobstore import JobRecord
 from llamaleon_server.wire.hyperparameters import AUTO, FIND, RULES
+from llamaleon_trainer.job import JobSpec
 
 DEFAULT_LEARNING_RATE = 2e-4
+DPO_SHARE = 0.1  # of what a supervised job would take
 HIGHEST_LEARNING_RATE = 1e-1  # where looking for one ends
 
 LORA_FIELDS = {
@@ -29,7 +38,8 @@ LORA_FIELDS = {
     "use_rslora": "use_rslora",
 }
 RENAMED = {"n_epochs": "epochs", "beta": "dpo_beta"}
-OF_THE_SERVER = {"learning_rate_multiplier", "held_out_fraction"}  # the trainer sees what follows from them
+GATE = {"gate_metric", "gate_margin"}
+OF_THE_SERVER = {"learning_rate_multiplier", "held_out_fraction", *GATE}  # the trainer sees what follows
 RESOLVED = {
     "n_epochs",
     "batch_size",
@@ -39,7 +49,7 @@ RESOLVED = {
     "lora_dropout",
     "max_sequence_tokens",
 }
-PASSED_ON = RULES.keys() - RESOLVED - OF_THE_SERVER
+PASSED_ON = RULES.keys() - RESOLVED - (OF_THE_SERVER - GATE)
 WANTED_STEPS = 150
 DEFAULT_SEQUENCE_TOKENS = 2048
 
@@ -69,7 +79,14 @@ def held_out_fraction(requested: dict[str, Any]) -> float:
     return float(_given(requested, "held_out_fraction") or 0.1)
 
 
-def resolve(requested: dict[str, Any], *, rows: int, parameters: int, context_tokens: int) -> dict[str, Any]:
+def resolve(
+    requested: dict[str, Any],
+    *,
+    rows: int,
+    parameters: int,
+    context_tokens: int,
+    method: str = "supervised",
+) -> dict[str, Any]:
     """Every hyperparameter as a number. `rows` are those trained on, `parameters` those of the base.
 
     >>> resolve({}, rows=300, parameters=7_000_000_000, context_tokens=4096)["n_epochs"]
@@ -82,7 +99,7 @@ def resolve(requested: dict[str, Any], *, rows: int, parameters: int, context_to
         learning_rate = HIGHEST_LEARNING_RATE
     multiplier = _given(requested, "learning_rate_multiplier")
     if learning_rate is None:
-        multiplier = _multiplier(parameters) if multiplier is None else multiplier
+        multiplier = _multiplier(parameters, method) if multiplier is None else multiplier
         learning_rate = DEFAULT_LEARNING_RATE * multiplier
     else:
         multiplier = learning_rate / DEFAULT_LEARNING_RATE
@@ -118,6 +135,21 @@ def spec_fields(resolved: dict[str, Any]) -> dict[str, Any]:
     return fields | {"lora": lora}
 
 
+def job_spec(record: JobRecord, base: Path, resolved: dict[str, Any], directory: Path) -> JobSpec:
+    """What the trainer is told; `resolved` is what `resolve` has returned, `directory` the job's."""
+    fields = {
+        "job_id": record.id,
+        "base": str(base),
+        "seed": record.seed,
+        "method": record.method,
+        "init_adapter": None if record.init_adapter is None else str(directory / INIT_DIRECTORY),
+        "report_to": [one["type"] for one in record.integrations],
+        "wandb": next((one["wandb"] for one in record.integrations if one["type"] == "wandb"), None),
+        **spec_fields(resolved),
+    }
+    return msgspec.convert(fields, JobSpec)
+
+
 def _given(requested: dict[str, Any], key: str) -> Any:
     value = requested.get(key)
     return None if value == AUTO else value
@@ -132,7 +164,8 @@ def _epochs(rows: int, batch_size: int) -> int:
     return min(20, max(2, round(WANTED_STEPS * batch_size / max(rows, 1))))
 
 
-def _multiplier(parameters: int) -> float:
+def _multiplier(parameters: int, method: str) -> float:
+    share = DPO_SHARE if method == "dpo" else 1.0
     if parameters >= 1_000_000_000:
-        return 1.0
-    return 2.5 if parameters >= 100_000_000 else 10.0
+        return share
+    return share * (2.5 if parameters >= 100_000_000 else 10.0)

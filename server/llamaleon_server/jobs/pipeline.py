@@ -7,28 +7,41 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
 
 from llamaleon_server.errors import AdapterRefused, EngineFailed, EngineUnavailable, LlamaleonError
 from llamaleon_server.jobs import auto, finish
+from llamaleon_server.jobs.continuing import INIT_DIRECTORY, bring_weights
+from llamaleon_server.jobs.dataset import read_rows
 from llamaleon_server.jobs.events import Ingester
 from llamaleon_server.jobs.failure import JobFailed
-from llamaleon_server.jobs.prepare import prepare, read_rows
+from llamaleon_server.jobs.need import needed_bytes
+from llamaleon_server.jobs.prepare import prepare
 from llamaleon_server.jobs.results import write_results
-from llamaleon_server.jobs.sidecar import Sidecar, supervise
+from llamaleon_server.jobs.sidecar import Sidecar, Word, supervise
 from llamaleon_server.registry.files import StoredFile
-from llamaleon_server.registry.jobstore import FAILED, QUEUED, SUCCEEDED, JobError, JobRecord
+from llamaleon_server.registry.jobstore import (
+    FAILED,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    VALIDATING,
+    JobError,
+    JobRecord,
+)
 from llamaleon_server.registry.records import RETIRED, AdapterVersion
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.registry.resolve import refuse_other_base
 from llamaleon_server.residents.residents import Residents
+from llamaleon_server.residents.sharing import Sharing
 from llamaleon_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 ENGINE_ATTEMPTS = 3
 ENGINE_PAUSE_S = 1.0
+MOST_CHECKPOINTS = 100_000  # of a job: all of them
 
 Stage = Callable[[JobRecord], Awaitable[JobRecord]]
 
@@ -40,10 +53,15 @@ class Pipeline:
         registry: Registry,
         residents: Residents,
         trainer_command: tuple[str, ...] | None = None,
+        *,
+        ended: Callable[[JobRecord], None] = lambda record: None,
     ) -> None:
+        """`ended` is called in the transaction that ends a job."""
         self._settings = settings
         self._registry = registry
         self._residents = residents
+        self._sharing = Sharing(residents, settings.training_gpu)
+        self._announce = ended
         self._store = registry.jobs
         python = settings.trainer_python or sys.executable
         self._trainer_command = trainer_command or (python, "-m", "llamaleon_trainer")
@@ -76,17 +94,31 @@ class Pipeline:
 
     async def validate(self, job_id: str) -> None:
         """`validating_files` becomes `queued`, or `failed`."""
-        await self._guarded(job_id, until=QUEUED)
+        await self._guarded(job_id, self._stages_while(job_id, VALIDATING))
 
     async def run(self, job_id: str) -> None:
-        """`running` becomes `succeeded` or `failed`."""
-        await self._guarded(job_id, until=SUCCEEDED)
+        """`running` becomes `succeeded` or `failed`; a job that was paused stays where it is."""
+        await self._guarded(job_id, self._stages_while(job_id, RUNNING))
 
-    async def _guarded(self, job_id: str, until: str) -> None:
+    async def leave(self, job_id: str) -> None:
+        """Follow the trainer of a paused job until it has stopped."""
+        await self._guarded(job_id, self._follow(self._store.get(job_id)))
+
+    async def clear(self, job_id: str) -> None:
+        """After a job was cancelled: its trainer stops, its last checkpoint is kept, its room is not."""
+        record = self._store.get(job_id)
+        await self.sidecar(job_id).stopped()
         try:
-            record = self._store.get(job_id)
-            while record.status != until and not record.ended:
-                record = await self._attempt(record)
+            await asyncio.to_thread(Ingester(self._store, job_id, self.ft_name(record)).ingest)
+            await self._convert_checkpoints(record)
+        except (JobFailed, LlamaleonError) as error:
+            log.warning("%s was cancelled, and then: %s", job_id, error)
+        self._forget_unconverted(record)
+        await asyncio.to_thread(self._tidy, job_id)
+
+    async def _guarded(self, job_id: str, work: Coroutine[None, None, object]) -> None:
+        try:
+            await work
         except JobFailed as failure:
             self.fail(job_id, failure)
         except LlamaleonError as error:
@@ -94,6 +126,12 @@ class Pipeline:
         except Exception as error:
             log.exception("job %s", job_id)
             self.fail(job_id, JobFailed("internal", f"{type(error).__name__}: {error}"))
+
+    async def _stages_while(self, job_id: str, status: str) -> None:
+        """Stage after stage. A job that is paused meanwhile ends the stage that it is in."""
+        record = self._store.get(job_id)
+        while record.status == status:
+            record = await self._attempt(record)
 
     async def _attempt(self, record: JobRecord) -> JobRecord:
         """One stage; an engine that dies in it is given another chance."""
@@ -120,6 +158,7 @@ class Pipeline:
                 estimated_finish=None,
             )
             self._store.add_event(job_id, failure.message, level="error", data={"code": failure.code})
+            self._announce(self._store.get(job_id))
 
     # ------------------------------------------------------------ stages
 
@@ -131,10 +170,15 @@ class Pipeline:
         validation = None
         if record.validation_file is not None:
             validation = self._file(record.validation_file, "validation_file")
-        rows = await asyncio.to_thread(read_rows, training, validation)
+        rows = await asyncio.to_thread(read_rows, training, validation, record.text_template)
         base = finish.base_of(self._registry, record)
+        directory = self._store.directory(record.id)
+        if record.init_adapter is not None:
+            await asyncio.to_thread(
+                bring_weights, self._registry, record.base, record.init_adapter, directory
+            )
         async with self._residents.lease(base) as engine:
-            prepared = await prepare(self._store.directory(record.id), record, base, engine, rows)
+            prepared = await prepare(directory, record, base, engine, rows)
         with self._store.db.transaction():
             for number, warning in enumerate(prepared.warnings):
                 self._store.add_event(record.id, warning, level="warn", once=f"warning-{number}")
@@ -149,7 +193,10 @@ class Pipeline:
                 },
                 once="validated",
             )
-            return self._store.update(record.id, status=QUEUED, stage="probe", resolved=prepared.resolved)
+            paused = self._store.get(record.id).status == PAUSED
+            return self._store.update(
+                record.id, status=PAUSED if paused else QUEUED, stage="probe", resolved=prepared.resolved
+            )
 
     def _file(self, file_id: str, param: str) -> StoredFile:
         try:
@@ -164,12 +211,34 @@ class Pipeline:
         return self._store.update(record.id, stage="train")
 
     async def _train(self, record: JobRecord) -> JobRecord:
+        sidecar = self.sidecar(record.id)
+        done = False
+        if sidecar.pausing:  # it was resumed: the trainer that was asked to stop leaves first
+            done = await self._follow(record)
+            sidecar.unpause()
+        if not done:
+            begun = await asyncio.to_thread(sidecar.alive)
+            gpu = self._residents.room.on_gpu
+            need = await asyncio.to_thread(needed_bytes, self._store.directory(record.id), gpu=gpu)
+            async with self._sharing.place(
+                need,
+                wanted=lambda: self._store.get(record.id).status == RUNNING,
+                say=lambda message: self._store.add_event(record.id, message),
+                begun=begun,
+            ) as granted:
+                done = granted and await self._follow(self._store.get(record.id))
+        return self._store.update(record.id, stage="convert") if done else self._store.get(record.id)
+
+    async def _follow(self, record: JobRecord) -> bool:
+        """The trainer, to its end; False: it has paused."""
         ingester = Ingester(self._store, record.id, self.ft_name(record))
 
-        async def ingest() -> bool:
-            done = await asyncio.to_thread(ingester.ingest)
-            await self._convert_checkpoints(record)
-            return done
+        async def ingest() -> Word:
+            word = await asyncio.to_thread(ingester.ingest)
+            if ingester.has_checkpoints:
+                ingester.has_checkpoints = False
+                await self._convert_checkpoints(record)
+            return word
 
         def restarted(count: int, how: str) -> None:
             self._store.update(record.id, restarts=count)
@@ -177,15 +246,14 @@ class Pipeline:
                 record.id, f"The trainer died ({how}); it goes on from its last checkpoint.", level="warn"
             )
 
-        await supervise(self.sidecar(record.id), ingest, record.restarts, restarted)
-        return self._store.update(record.id, stage="convert")
+        return await supervise(self.sidecar(record.id), ingest, record.restarts, restarted)
 
     async def _convert_checkpoints(self, record: JobRecord) -> None:
         """Every checkpoint answers under its own name while the training goes on."""
         directory = self._store.directory(record.id) / "checkpoints"
         waiting = [
             point
-            for point in self._store.checkpoints(record.id, after=None, limit=1000)[0]
+            for point in self._store.checkpoints(record.id, after=None, limit=MOST_CHECKPOINTS)[0]
             if self._registry.by_ft_name(point.ft_name) is None
             and (directory / f"step-{point.step}").is_dir()
         ]
@@ -200,11 +268,14 @@ class Pipeline:
                 message = f"Checkpoint {point.step} cannot be served: {failure}"
                 self._store.add_event(record.id, message, level="warn", once=f"unconverted-{point.step}")
 
+    def _forget_unconverted(self, record: JobRecord) -> None:
+        for point in self._store.checkpoints(record.id, after=None, limit=MOST_CHECKPOINTS)[0]:
+            if self._registry.by_ft_name(point.ft_name) is None:  # GGUF cannot express it, or it is gone
+                self._store.remove_checkpoint(point)
+
     async def _convert(self, record: JobRecord) -> JobRecord:
         await self._convert_checkpoints(record)
-        for point in self._store.checkpoints(record.id, after=None, limit=1000)[0]:
-            if self._registry.by_ft_name(point.ft_name) is None:  # removed while no server was watching
-                self._store.remove_checkpoint(point)
+        self._forget_unconverted(record)
         peft = self._store.directory(record.id) / "adapter"
         version = await self._finisher(record).convert(record, peft, record.adapter, self.ft_name(record))
         with self._store.db.transaction():
@@ -228,7 +299,7 @@ class Pipeline:
     async def _evaluate(self, record: JobRecord) -> JobRecord:
         evaluation = await self._finisher(record).evaluate(record, self._version(record))
         with self._store.db.transaction():
-            message = f"Evaluated on {evaluation['rows']} held-out rows: " + _comparison(evaluation)
+            message = f"Evaluated on {evaluation['rows']} held-out rows: " + finish.comparison(evaluation)
             self._store.add_event(record.id, message, data={"evaluation": evaluation}, once="evaluation")
             return self._store.update(record.id, stage="deploy", evaluation=evaluation)
 
@@ -236,7 +307,7 @@ class Pipeline:
         version = self._version(record)
         name = self.ft_name(record)
         results = await asyncio.to_thread(write_results, self._registry, record, name)
-        failure = finish.refusal(record.parity, record.evaluation)
+        failure = finish.refusal(record.parity, record.evaluation, record.resolved)
         version = await asyncio.to_thread(
             self._registry.set_manifest, version, finish.final_manifest(version, record)
         )
@@ -247,20 +318,27 @@ class Pipeline:
                 message = f"{failure.message} It is registered as {name}, and not deployed."
                 self.fail(record.id, JobFailed(failure.code, message))
                 return self._store.get(record.id)
-            self._registry.deploy(version)
+            passed = f"Good enough to deploy: {finish.gate_note(record.evaluation, record.resolved)}"
+            self._store.add_event(record.id, passed, once="gate")
+            if record.deploy:
+                self._registry.deploy(version)
+            else:
+                self._registry.undeployed(version, "The job was asked not to deploy it.")
             self._store.add_event(record.id, f"New fine-tuned model created: {name}", once="created-model")
             self._store.add_event(record.id, "The job has successfully completed", once="completed")
             done = self._store.update(
                 record.id, status=SUCCEEDED, fine_tuned_model=name, finished_at=int(time.time())
             )
+            self._announce(done)
         await asyncio.to_thread(self._tidy, record.id)
         await self._residents.settle_pins(finish.base_of(self._registry, record))
         return done
 
     def _tidy(self, job_id: str) -> None:
-        """What only a running job needs: optimizer states and logits."""
+        """What only a running job needs: optimizer states, the weights it began with, logits."""
         directory = self._store.directory(job_id)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        for folder in ("checkpoints", INIT_DIRECTORY):
+            shutil.rmtree(directory / folder, ignore_errors=True)
         for logits in directory.glob("*.npz"):
             logits.unlink(missing_ok=True)
 
@@ -279,14 +357,3 @@ class Pipeline:
         kinds = self._registry.engine_settings(base.name, self._settings.engine).kv_types
         coarser = max(kinds, key=lambda kind: kind not in auto.PRECISE_KV_TYPES)
         return finish.Finisher(self._registry, self._residents, base, coarser)
-
-
-def _comparison(evaluation: dict[str, Any]) -> str:
-    """`loss 2.1 -> 0.3, exact_match 0 % -> 92 %`"""
-    parts = []
-    for key, shares in (("loss", False), ("exact_match", True), ("valid_json", True)):
-        before, after = evaluation["base"].get(key), evaluation["adapter"].get(key)
-        if before is not None and after is not None:
-            shown = f"{before:.1%} -> {after:.1%}" if shares else f"{before:.4f} -> {after:.4f}"
-            parts.append(f"{key} {shown}")
-    return ", ".join(parts) + " (base -> adapter)"

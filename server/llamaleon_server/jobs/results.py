@@ -1,4 +1,4 @@
-"""Result files: the metrics of every step as CSV, and the evaluation as JSON."""
+"""Result files: the metrics of every step as CSV, the evaluation as JSON, and the report as HTML."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import io
 
 import msgspec
 
+from llamaleon_server.evaluation.report import report_page
+from llamaleon_server.jobs.finish import refusal
 from llamaleon_server.registry.files import RESULTS
-from llamaleon_server.registry.jobstore import JobRecord
+from llamaleon_server.registry.jobstore import FAILED, SUCCEEDED, JobError, JobRecord
 from llamaleon_server.registry.registry import Registry
 
 COLUMNS = {
@@ -50,11 +52,20 @@ def write_results(registry: Registry, record: JobRecord, ft_name: str) -> list[s
     contents = {
         "step_metrics.csv": step_metrics(registry, record.id).encode(),
         "evaluation.json": msgspec.json.format(msgspec.json.encode(report)),
+        "report.html": report_page(registry.jobs, _as_it_ends(record), ft_name).encode(),
     }
     return [
         registry.files.put(name, RESULTS, data, file_id=_file_id(record.id, name)).id
         for name, data in contents.items()
     ]
+
+
+def _as_it_ends(record: JobRecord) -> JobRecord:
+    """The files are written just before the job has ended; the report says how it has."""
+    failure = refusal(record.parity, record.evaluation, record.resolved)
+    if failure is None:
+        return msgspec.structs.replace(record, status=SUCCEEDED)
+    return msgspec.structs.replace(record, status=FAILED, error=JobError(failure.code, failure.message))
 
 
 def _file_id(job_id: str, name: str) -> str:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib.util
 import logging
 import secrets
 import time
-from typing import BinaryIO
+from collections.abc import Coroutine
+from typing import Any, BinaryIO
 
 from llamaleon_server.errors import BadRequest, Conflict, NotFound
+from llamaleon_server.jobs.continuing import adapter_of, fixed_by, with_fixed
 from llamaleon_server.jobs.pipeline import Pipeline
+from llamaleon_server.jobs.webhooks import Webhooks
 from llamaleon_server.registry.files import FINE_TUNE
 from llamaleon_server.registry.jobstore import (
     CANCELLED,
+    PAUSED,
     QUEUED,
     RUNNING,
     VALIDATING,
@@ -29,6 +34,8 @@ from llamaleon_server.wire.fine_tuning import CreateJob
 log = logging.getLogger(__name__)
 
 MAX_SUFFIX = 64
+REPORTER_PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX"}
+FIRST, TRAINING = "validate", "train"  # stages of pipeline.py
 
 
 class Jobs:
@@ -45,7 +52,13 @@ class Jobs:
     ) -> None:
         self.store: JobStore = registry.jobs
         self._registry = registry
-        self._pipeline = Pipeline(settings, registry, residents, trainer_command)
+        self._trainer_is_elsewhere = settings.trainer_python is not None or trainer_command is not None
+        self._webhooks = Webhooks(
+            registry.webhooks, settings.webhook_urls, registry.home, settings.webhook_secret
+        )
+        self._pipeline = Pipeline(
+            settings, registry, residents, trainer_command, ended=self._webhooks.announce
+        )
         self._running_limit = running_limit
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping: set[asyncio.Task[None]] = set()
@@ -66,6 +79,10 @@ class Jobs:
                 f"Another llamaleon server runs on {self._registry.home}: stop it, or use another --home."
             ) from None
         await asyncio.to_thread(self._registry.sweep)
+        self._webhooks.start()
+        for record in self.store.unfinished():
+            if record.status == PAUSED and self._pipeline.sidecar(record.id).alive():
+                self._watch(record, self._pipeline.leave(record.id))
         self._schedule()
 
     async def close(self) -> None:
@@ -75,6 +92,7 @@ class Jobs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._webhooks.close()
         self._pipeline.release()
         if self._lock is not None:
             self._lock.close()
@@ -84,11 +102,10 @@ class Jobs:
     def create(self, request: CreateJob) -> JobRecord:
         """Raises: BadRequest naming the field, ModelNotFound."""
         target = self._registry.resolve(request.model)
-        if target.adapters:
-            raise BadRequest(
-                f"`{request.model}` is an adapter: training starts from a base. Use `{target.base.name}`.",
-                param="model",
-            )
+        requested, adapter = request.hyperparameters, adapter_of(target)
+        if adapter is not None:
+            requested = with_fixed(requested, fixed_by(adapter, target.base.name), request.method)
+        self._check_reporters(request.integrations)
         self._check_file(request.training_file, "training_file")
         if request.validation_file is not None:
             self._check_file(request.validation_file, "validation_file")
@@ -103,8 +120,13 @@ class Jobs:
             training_file=request.training_file,
             validation_file=request.validation_file,
             seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
-            requested=request.hyperparameters,
+            requested=requested,
             metadata=request.metadata,
+            method=request.method,
+            text_template=request.text_template,
+            init_adapter=None if adapter is None else f"{adapter.adapter}@{adapter.version}",
+            integrations=request.integrations,
+            deploy=request.deploy,
         )
         with self.store.db.transaction():
             self.store.create(record)
@@ -112,18 +134,51 @@ class Jobs:
         self._schedule()
         return record
 
-    async def cancel(self, job_id: str) -> JobRecord:
+    def pause(self, job_id: str) -> JobRecord:
+        """It is paused at once; a trainer stops at its next step, with a checkpoint to go on from.
+
+        Raises:
+            NotFound: no such job.
+            BadRequest: it has ended.
+        """
+        record = self._unfinished(job_id)
+        if record.status == PAUSED:
+            return record
+        if record.stage == TRAINING:
+            self._pipeline.sidecar(job_id).ask_to_pause()  # first: whatever happens to us now, it stops
+        with self.store.db.transaction():
+            record = self.store.update(job_id, status=PAUSED, estimated_finish=None)
+            self.store.add_event(job_id, "The job was paused", level="warn")
+        self._schedule()
+        return record
+
+    def resume(self, job_id: str) -> JobRecord:
+        """It takes its old place in the queue, and goes on where it stopped.
+
+        Raises:
+            NotFound: no such job.
+            BadRequest: it is not paused.
+        """
+        record = self._unfinished(job_id)
+        if record.status != PAUSED:
+            raise BadRequest(
+                f"Job {job_id} is not paused: it is {record.status}.", param="fine_tuning_job_id"
+            )
+        with self.store.db.transaction():
+            status = VALIDATING if record.stage == FIRST else QUEUED
+            record = self.store.update(job_id, status=status)
+            self.store.add_event(job_id, "The job was resumed")
+        self._schedule()
+        return record
+
+    def cancel(self, job_id: str) -> JobRecord:
         """The job is cancelled at once; its trainer stops at its next step.
 
         Raises:
             NotFound: no such job.
             BadRequest: it has ended.
         """
-        record = self.store.get(job_id)
-        if record.ended:
-            raise BadRequest(
-                f"Job {job_id} has already ended: it is {record.status}.", param="fine_tuning_job_id"
-            )
+        self._unfinished(job_id)
         sidecar = self._pipeline.sidecar(job_id)
         if sidecar.directory.is_dir():
             sidecar.ask_to_stop()  # first: whatever happens to us now, the trainer ends
@@ -132,14 +187,35 @@ class Jobs:
                 job_id, status=CANCELLED, finished_at=int(time.time()), estimated_finish=None
             )
             self.store.add_event(job_id, "The job was cancelled", level="warn", once="was-cancelled")
+            self._webhooks.announce(record)
         task = self._tasks.pop(job_id, None)
         if task is not None:
             task.cancel()
-            stopping = asyncio.create_task(sidecar.stopped())
+        if sidecar.directory.is_dir():
+            stopping = asyncio.create_task(self._pipeline.clear(job_id))
             self._stopping.add(stopping)
-            stopping.add_done_callback(self._stopping.discard)
+            stopping.add_done_callback(self._stopped)
         self._schedule()
         return record
+
+    def _unfinished(self, job_id: str) -> JobRecord:
+        record = self.store.get(job_id)
+        if record.ended:
+            raise BadRequest(
+                f"Job {job_id} has already ended: it is {record.status}.", param="fine_tuning_job_id"
+            )
+        return record
+
+    def _check_reporters(self, integrations: list[dict[str, Any]]) -> None:
+        """Before anything is validated or trained. Another interpreter's packages the trainer itself sees."""
+        for number, one in enumerate(integrations):
+            name = REPORTER_PACKAGES[one["type"]]
+            if not self._trainer_is_elsewhere and importlib.util.find_spec(name) is None:
+                raise BadRequest(
+                    f"`integrations[{number}]`: {name} is not installed where the trainer runs: pip install "
+                    f"{name}.",
+                    param=f"integrations[{number}]",
+                )
 
     def _check_file(self, file_id: str, param: str) -> None:
         try:
@@ -158,8 +234,10 @@ class Jobs:
         if self._lock is None:
             return
         unfinished = [record for record in self.store.unfinished() if record.id not in self._tasks]
-        busy = [self.store.get(job_id).status for job_id in self._tasks]
-        validating, running = busy.count(VALIDATING), len(busy) - busy.count(VALIDATING)
+        # One that was paused or cancelled counts as long as it still has the machine.
+        busy = [self.store.get(job_id).stage for job_id in self._tasks]
+        validating = busy.count(FIRST)
+        running = len(busy) - validating + len(self._stopping)
         for record in unfinished:
             if record.status == RUNNING:
                 self._begin(record)
@@ -174,7 +252,10 @@ class Jobs:
 
     def _begin(self, record: JobRecord) -> None:
         work = self._pipeline.validate if record.status == VALIDATING else self._pipeline.run
-        task = asyncio.create_task(work(record.id), name=record.id)
+        self._watch(record, work(record.id))
+
+    def _watch(self, record: JobRecord, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name=record.id)
         self._tasks[record.id] = task
         task.add_done_callback(lambda done: self._ended(record.id, done))
 
@@ -185,6 +266,13 @@ class Jobs:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job %s", job_id, exc_info=error)
         self._schedule()
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._stopping.discard(task)
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                log.error("a cancelled job", exc_info=error)
+            self._schedule()
 
 
 def _adapter_name(suffix: str | None, job_id: str) -> str:

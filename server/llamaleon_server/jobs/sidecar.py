@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,16 @@ LOG_LINES = 6
 PID_FILE = "trainer.pid"
 LOCK_FILE = "trainer.lock"
 LOG_FILE = "trainer.log"
+CANCEL_FILE = "cancel"
+PAUSE_FILE = "pause"
+
+
+class Word(Enum):
+    """What the trainer has said last."""
+
+    GOING = "going"
+    PAUSED = "paused"  # it stopped in order, at a checkpoint
+    DONE = "done"
 
 
 class Identity(Struct, frozen=True):
@@ -91,7 +102,9 @@ class Sidecar:
 
     def how_it_died(self) -> str:
         code = self.exit_code
-        return "while no server was watching" if code is None else f"by signal {-code}"
+        if code is None:
+            return "while no server was watching"
+        return f"by signal {-code}" if code < 0 else "it was told to stop"
 
     def release(self) -> None:
         """This server ends and the trainer goes on: it is nobody's child any more, and that is no mistake."""
@@ -115,7 +128,21 @@ class Sidecar:
 
     def ask_to_stop(self) -> None:
         """The trainer looks for this file at every step. It also stops one that nobody watches any more."""
-        (self.directory / "cancel").touch()
+        (self.directory / CANCEL_FILE).touch()
+
+    def ask_to_pause(self) -> None:
+        """The same, with a checkpoint to go on from. It has the time that it takes: a step may be long."""
+        (self.directory / PAUSE_FILE).touch()
+
+    @property
+    def pausing(self) -> bool:
+        return (self.directory / PAUSE_FILE).exists()
+
+    def unpause(self) -> None:
+        """Once it has left, before it is started again: that it left was no death."""
+        self._child = None
+        (self.directory / PID_FILE).unlink(missing_ok=True)
+        (self.directory / PAUSE_FILE).unlink(missing_ok=True)
 
     async def stopped(self, grace_s: float = STOP_GRACE_S) -> None:
         """Wait until it has stopped; after `grace_s`, end it."""
@@ -157,37 +184,45 @@ class Sidecar:
 
 async def supervise(
     sidecar: Sidecar,
-    ingest: Callable[[], Awaitable[bool]],
+    ingest: Callable[[], Awaitable[Word]],
     restarts: int,
     on_restart: Callable[[int, str], None],
-) -> None:
-    """Keep the trainer running until `ingest`, which records its new events, says that the job is done.
+) -> bool:
+    """Keep the trainer running until `ingest`, which records its new events, says that it is done.
 
-    A trainer that was killed is started again and goes on from its newest checkpoint; `on_restart` gets
-    the count and how it died. The task may be cancelled: the trainer goes on alone.
+    A trainer that was killed, or told to stop by a signal, is started again and goes on from its newest
+    checkpoint; `on_restart` gets the count and how it died. The task may be cancelled: the trainer goes on
+    alone.
+
+    Returns: False if it was asked to pause, and has.
 
     Raises:
         JobFailed: the trainer ended without saying so in an event, or was killed too often.
     """
     try:
-        await _until_done(sidecar, ingest, restarts, on_restart)
+        done = await _until_done(sidecar, ingest, restarts, on_restart)
     except JobFailed:
         await sidecar.stopped()
         raise
     await sidecar.stopped()
+    return done
 
 
 async def _until_done(
     sidecar: Sidecar,
-    ingest: Callable[[], Awaitable[bool]],
+    ingest: Callable[[], Awaitable[Word]],
     restarts: int,
     on_restart: Callable[[int, str], None],
-) -> None:
-    while not await ingest():
+) -> bool:
+    while await ingest() is not Word.DONE:
         if not await asyncio.to_thread(sidecar.alive):
-            if await ingest():  # its last event came between the two looks
+            word = await ingest()  # its last event may have come between the two looks
+            if word is Word.DONE:
                 break
-            _raise_if_ended(sidecar)
+            if sidecar.pausing:
+                return False
+            if word is not Word.PAUSED:
+                _raise_if_ended(sidecar)
             if sidecar.begun:
                 restarts += 1
                 if restarts > MAX_RESTARTS:
@@ -199,6 +234,7 @@ async def _until_done(
                 await asyncio.sleep(RESTART_PAUSE_S)
             await asyncio.to_thread(sidecar.start)
         await asyncio.sleep(POLL_S)
+    return True
 
 
 def _raise_if_ended(sidecar: Sidecar) -> None:

@@ -18,6 +18,7 @@ from llamaleon_server.registry.db import Database
 VALIDATING = "validating_files"
 QUEUED = "queued"
 RUNNING = "running"
+PAUSED = "paused"  # it goes on at its stage when it is resumed
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 CANCELLED = "cancelled"
@@ -47,6 +48,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     requested: dict[str, Any] = {}  # hyperparameters as asked for, "auto" kept
     resolved: dict[str, Any] = {}  # the same with every "auto" replaced, once known
     metadata: dict[str, str] | None = None
+    method: str = "supervised"  # of llamaleon_trainer.job.METHODS
+    text_template: str | None = None  # what makes a text of each row's columns
+    init_adapter: str | None = None  # `NAME@VERSION` of the base's adapter that training goes on from
+    integrations: list[dict[str, Any]] = []  # as asked for
+    deploy: bool = True  # False: converted, proved and evaluated, but its name keeps what it means
     finished_at: int | None = None
     fine_tuned_model: str | None = None
     result_files: list[str] = []

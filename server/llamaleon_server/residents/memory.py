@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +17,10 @@ from llamaleon_server.binding.fitting import LEAST_CONTEXT_TOKENS, kv_token_byte
 from llamaleon_server.registry.records import Base
 from llamaleon_server.settings import EngineSettings
 
+log = logging.getLogger(__name__)
+
+NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+SMI_TIMEOUT_S = 10.0
 PROCESS_BYTES = 200 << 20  # Python, its libraries, the compiled callbacks, the self-test of mixing
 STATES = 12  # recurrent states that an engine keeps; see `binding.loading`
 MASK_BYTES = 6  # of the attention mask for each token of a pass and cell of the cache: 32 and 16 bits
@@ -84,4 +91,16 @@ def resident_bytes(pid: int | None) -> int | None:
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:  # it ended just now
+        return None
+
+
+def free_gpu_bytes() -> int | None:
+    """Bytes free on the first GPU, the one that training takes; None where nobody can tell. Blocks."""
+    if shutil.which(NVIDIA_SMI[0]) is None:
+        return None
+    try:
+        done = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True)
+        return int(done.stdout.split()[0]) << 20
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
+        log.warning("%s does not say how much memory is free: %s", NVIDIA_SMI[0], error)
         return None

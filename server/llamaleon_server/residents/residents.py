@@ -93,6 +93,7 @@ class Residents:
         self._keeper = AdapterKeeper(records)
         self._slots: dict[str, Slot] = {}
         self.room = Room(settings, self._slots.values)
+        self.off_gpu = False  # models are loaded into RAM: a training has the GPU; see sharing.py
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping_house = False
@@ -167,6 +168,9 @@ class Residents:
     def ps(self) -> list[ResidentInfo]:
         return [self._info(slot) for slot in self._slots.values() if slot.state != "stopped"]
 
+    def slots(self) -> list[Slot]:
+        return list(self._slots.values())
+
     async def vitals(self) -> dict[str, Vitals]:
         """By base, what every engine that is ready says of itself; one that does not answer is left out."""
         ready = [slot.engine for slot in self._slots.values() if slot.engine is not None]
@@ -217,7 +221,8 @@ class Residents:
 
     def _wanted(self, base: Base) -> EngineSettings:
         default = self._settings.engine
-        return default if self._wishes is None else self._wishes.engine_settings(base.name, default)
+        wanted = default if self._wishes is None else self._wishes.engine_settings(base.name, default)
+        return msgspec.structs.replace(wanted, gpu_layers=0) if self.off_gpu else wanted
 
     def _is_outdated(self, slot: Slot) -> bool:
         """Whether a start would now use other options; a wish for context that is met or old is none."""

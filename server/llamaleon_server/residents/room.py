@@ -43,6 +43,7 @@ class Room:
         self._changed = asyncio.Event()
         self._free_alone: int | None = None  # RAM, when no model was loaded
         self._gpus = 0  # bytes of all GPUs together; known once an engine has run
+        self.training = 0  # bytes that a training takes of the same memory; see sharing.py
 
     def changed(self) -> None:
         """Somebody may have stopped using a model, or left: look again."""
@@ -79,10 +80,18 @@ class Room:
             slot.granted = slot.need
 
     def limit(self, slot: Slot) -> int | None:
-        """What the engine in a slot may take of RAM in all; None on a GPU, which it measures itself."""
-        if self._on_gpu(slot.options):
+        """What the engine in a slot may take in all; None: what is free of the GPU, which it measures."""
+        if self._on_gpu(slot.options) and not self.training:
             return self._budget
         return max(slot.need.total, self._capacity(slot) - self._used(slot))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this machine has a GPU that an engine has used."""
+        return bool(self._gpus)
+
+    def is_on_gpu(self, slot: Slot) -> bool:
+        return self._on_gpu(slot.options)
 
     # ------------------------------------------------------------ inside
 
@@ -91,7 +100,7 @@ class Room:
 
     def _fits(self, slot: Slot) -> bool:
         others = self._others(slot)
-        if not others:
+        if not others and not self.training:
             self._free_alone = self.available()
         if self._most is not None and len(others) >= self._most:
             return False
@@ -102,7 +111,9 @@ class Room:
         """By the others that share the budget with it."""
         pool = self._on_gpu(slot.options)
         same = [one for one in self._others(slot) if self._budget or self._on_gpu(one.options) == pool]
-        return sum(one.taken for one in same)
+        # A budget is that of the models alone. Training takes GPU memory if there is a GPU, else RAM.
+        trained = self.training if self._budget is None and pool == self.on_gpu else 0
+        return sum(one.taken for one in same) + trained
 
     def _capacity(self, slot: Slot) -> int:
         if self._budget is not None:
@@ -133,7 +144,10 @@ class Room:
 
     def _no_room(self, slot: Slot, why: str) -> EngineUnavailable:
         need, others = slot.need, self._others(slot)
-        names = ", ".join(f"`{one.base.name}` {_gb(one.taken)}" for one in others) or "nothing"
+        taken = [f"`{one.base.name}` {_gb(one.taken)}" for one in others]
+        if self.training:
+            taken.append(f"a training {_gb(self.training)}")
+        names = ", ".join(taken) or "nothing"
         limits = [f"the memory budget is {_gb(self._capacity(slot))}"]
         if self._most is not None:
             limits.append(f"at most {self._most} models may be in memory")

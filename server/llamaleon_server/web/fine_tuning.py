@@ -45,7 +45,15 @@ async def retrieve(request: Request) -> Response:
 
 
 async def cancel(request: Request) -> Response:
-    return _job(request, await services_of(request).jobs.cancel(request.path_params["job_id"]))
+    return _job(request, services_of(request).jobs.cancel(request.path_params["job_id"]))
+
+
+async def pause(request: Request) -> Response:
+    return _job(request, services_of(request).jobs.pause(request.path_params["job_id"]))
+
+
+async def resume(request: Request) -> Response:
+    return _job(request, services_of(request).jobs.resume(request.path_params["job_id"]))
 
 
 async def events(request: Request) -> Response:
@@ -71,6 +79,8 @@ routes = [
     Described("/v1/fine_tuning/jobs", index, methods=["GET"], query=PageQuery, answer=JobList),
     Described("/v1/fine_tuning/jobs/{job_id}", retrieve, methods=["GET"], answer=Job),
     Described("/v1/fine_tuning/jobs/{job_id}/cancel", cancel, methods=["POST"], answer=Job),
+    Described("/v1/fine_tuning/jobs/{job_id}/pause", pause, methods=["POST"], answer=Job),
+    Described("/v1/fine_tuning/jobs/{job_id}/resume", resume, methods=["POST"], answer=Job),
     Described(
         "/v1/fine_tuning/jobs/{job_id}/events", events, methods=["GET"], query=PageQuery, answer=JobEventList
     ),

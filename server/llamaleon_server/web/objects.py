@@ -34,7 +34,7 @@ def file_page(files: list[StoredFile], has_more: bool) -> dict[str, Any]:
     }
 
 
-def adapter_object(version: AdapterVersion, *, pinned: bool) -> dict[str, Any]:
+def adapter_object(version: AdapterVersion, *, pinned: bool, serving: bool) -> dict[str, Any]:
     return {
         "id": version.full_name,
         "object": "adapter",
@@ -43,6 +43,7 @@ def adapter_object(version: AdapterVersion, *, pinned: bool) -> dict[str, Any]:
         "version": version.version,
         "state": version.state,
         "reason": version.reason,
+        "serving": serving,
         "pinned": pinned,
         "sha256": version.key,
         "rank": version.manifest.rank,
@@ -88,10 +89,11 @@ def job_object(job: JobRecord, organization: str) -> dict[str, Any]:
         "trained_tokens": job.trained_tokens,
         "error": error,
         "seed": job.seed,
-        "integrations": None,
+        "integrations": job.integrations or None,
         "estimated_finish": job.estimated_finish,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": shown}},
+        "method": {"type": job.method, job.method: {"hyperparameters": shown}},
         "metadata": job.metadata,
+        "deploy": job.deploy,  # ours
     }
 
 

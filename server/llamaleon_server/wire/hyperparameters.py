@@ -12,6 +12,23 @@ from llamaleon_trainer.job import BASE_WEIGHTS, OPTIMIZERS, PRECISIONS, SCHEDULE
 
 AUTO = "auto"
 FIND = "find"
+# Figures of an evaluation that may decide whether an adapter is deployed.
+GATE_METRICS = (
+    "loss",
+    "perplexity",
+    "exact_match",
+    "valid_json",
+    "json_equal",
+    "field_f1",
+    "accuracy",
+    "macro_f1",
+    "bleu",
+    "chrf",
+    "rouge_1",
+    "rouge_l",
+    "preference",
+    "none",
+)
 
 
 class Number(Struct, frozen=True):
@@ -101,15 +118,19 @@ RULES: dict[str, Rule] = {
     "load_best": Flag(),
     "processes": Number(True, 1, 64),
     "sharding": Choice(SHARDINGS),
+    # What is deployed: see docs/evaluation.md.
+    "gate_metric": Choice(GATE_METRICS),
+    "gate_margin": Number(False, -1000, 1000),
 }
 OPENAI_KEYS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+DPO_KEYS = ("beta",)  # of that method alone
 
 
-def parse_hyperparameters(value: Any, where: str) -> dict[str, Any]:
+def parse_hyperparameters(value: Any, where: str, method: str = "supervised") -> dict[str, Any]:
     """The given values, "auto" kept.
 
     Raises:
-        BadRequest: an unknown name or a value out of bounds, naming it.
+        BadRequest: an unknown name, one of another method, or a value out of bounds, naming it.
     """
     if value is None:
         return {}
@@ -122,6 +143,10 @@ def parse_hyperparameters(value: Any, where: str) -> dict[str, Any]:
             raise BadRequest(
                 f"Unknown hyperparameter `{where}.{key}`: expected {', '.join(RULES)}.",
                 param=f"{where}.{key}",
+            )
+        if key in DPO_KEYS and method != "dpo":
+            raise BadRequest(
+                f"`{where}.{key}` belongs to the method `dpo`, not to `{method}`.", param=f"{where}.{key}"
             )
         if given == AUTO or (key == "learning_rate" and given == FIND):
             parsed[key] = given

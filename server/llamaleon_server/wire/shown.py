@@ -120,10 +120,11 @@ class Job(Struct, frozen=True, kw_only=True):
     trained_tokens: int | None
     error: JobError | None
     seed: int
-    integrations: None
+    integrations: list[dict[str, Any]] | None
     estimated_finish: int | None
     method: dict[str, Any]
     metadata: dict[str, str] | None
+    deploy: bool
 
 
 class JobList(Struct, frozen=True, kw_only=True):
@@ -167,7 +168,7 @@ class CheckpointList(Struct, frozen=True, kw_only=True):
 
 
 class Adapter(Struct, frozen=True, kw_only=True):
-    """One version; what could not become one has `id` null and a `reason`."""
+    """One version, `serving` if its bare name means it; what could not become one: `id` null, a `reason`."""
 
     id: str | None
     object: Literal["adapter"]
@@ -177,6 +178,7 @@ class Adapter(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     base: str | None = None
     version: int | None = None
+    serving: bool = False
     pinned: bool = False
     sha256: str | None = None
     rank: int | None = None
@@ -188,6 +190,27 @@ class Adapter(Struct, frozen=True, kw_only=True):
 class AdapterList(Struct, frozen=True, kw_only=True):
     object: Literal["list"]
     data: list[Adapter]
+
+
+class RolledBack(Adapter, frozen=True, kw_only=True):
+    """The version that serves again."""
+
+    rolled_back_from: int
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """When a version became the served one. `withdrawn`: when a rollback took it back."""
+
+    version: int
+    deployed: int
+    withdrawn: int | None
+
+
+class VersionList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"]
+    id: str
+    data: list[Adapter]
+    deployments: list[Deployment]
 
 
 class Unpinned(Struct, frozen=True, kw_only=True):
@@ -213,3 +236,5 @@ class CreateJobBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hyperparameters: dict[str, Any] | None = None
     integrations: list[Any] | None = None
     metadata: dict[str, str] | None = None
+    deploy: bool | None = None
+    text_template: str | None = None

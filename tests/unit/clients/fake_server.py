@@ -71,6 +71,8 @@ class FakeServer:
             Route("/v1/fine_tuning/jobs/{job}", self.one_job),
             Route("/v1/fine_tuning/jobs/{job}/events", self.job_events),
             Route("/v1/fine_tuning/jobs/{job}/cancel", self.cancel_job, methods=["POST"]),
+            Route("/v1/fine_tuning/jobs/{job}/pause", self.pause_job, methods=["POST"]),
+            Route("/v1/fine_tuning/jobs/{job}/resume", self.resume_job, methods=["POST"]),
             Route("/v1/load_lora_adapter", self.load_adapter, methods=["POST"]),
             Route("/v1/unload_lora_adapter", self.unload_adapter, methods=["POST"]),
             Route("/llamaleon/bases", self.add_base, methods=["POST"]),
@@ -178,6 +180,18 @@ class FakeServer:
         job["status"] = "cancelled"
         return JSONResponse(job)
 
+    async def pause_job(self, request: Request) -> Response:
+        job = self.jobs[request.path_params["job"]]
+        job["status"] = "paused"
+        return JSONResponse(job)
+
+    async def resume_job(self, request: Request) -> Response:
+        job = self.jobs[request.path_params["job"]]
+        if job["status"] != "paused":
+            return error(400, f"Job {job['id']} is not paused: it is {job['status']}.")
+        job["status"] = "queued"
+        return JSONResponse(job)
+
     async def load_adapter(self, request: Request) -> Response:
         body = await request.json()
         self.requests.append(("POST", "adapter", body))
@@ -263,9 +277,9 @@ class FakeServer:
 
 
 @contextmanager
-def running() -> Iterator[FakeServer]:
+def running(fake: FakeServer | None = None) -> Iterator[FakeServer]:
     """The fake, listening on a free port of this machine until the block ends."""
-    fake = FakeServer()
+    fake = fake or FakeServer()
     server = uvicorn.Server(
         uvicorn.Config(Starlette(routes=fake.routes()), port=0, log_level="error", ws="none", lifespan="off")
     )

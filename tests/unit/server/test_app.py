@@ -100,6 +100,24 @@ def test_options_become_settings() -> None:
     assert settings_of(parser().parse_args(["--home", "/h", "--no-discover"])) == Settings(home=Path("/h"))
 
 
+def test_options_of_training_and_webhooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    text = (
+        f"--training-gpu yield --webhook-url http://a/x --webhook-url https://b --webhook-secret-file {file}"
+    )
+    settings = settings_of(parser().parse_args(text.split()))
+    assert (settings.training_gpu, settings.webhook_secret) == ("yield", "s3cret")
+    assert settings.webhook_urls == ("http://a/x", "https://b")
+    monkeypatch.setenv("LLAMALEON_WEBHOOK_SECRET", "of the environment")
+    assert settings_of(parser().parse_args([])).webhook_secret == "of the environment"
+    file.write_text("\n")
+    with pytest.raises(ValueError, match="is empty"):
+        settings_of(parser().parse_args(text.split()))
+    with pytest.raises(ValueError, match="cannot be read"):
+        settings_of(parser().parse_args(["--webhook-secret-file", str(tmp_path / "none")]))
+
+
 def test_options_of_memory_rope_and_gpus() -> None:
     text = (
         "--home /h --memory-budget 8GiB --max-models 2 --kv-type-k q8_0 --kv-type-v f16 --no-mmap "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,6 +55,19 @@ class Device:
 def test_layers_that_fit(free_gb: list[float], layers: int) -> None:
     free = [Device(one).free_bytes for one in free_gb]
     assert gpu_layers(MODEL, 0, free) == layers
+
+
+@pytest.mark.parametrize("granted_gb", [None, 5, 90])
+def test_a_cache_on_a_gpu_keeps_to_what_the_server_grants(
+    granted_gb: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would take what a training is about to need."""
+    monkeypatch.setattr(library, "gpu_devices", lambda: [Device(6.0)])
+    granted = None if granted_gb is None else granted_gb * GB
+    options = replace(options_for(Path("m.gguf")), memory_bytes=granted)
+    model: Any = SimpleNamespace(gpu_layers=3, bytes=2 * GB)
+    spare = loading.free_bytes(model, options)
+    assert spare == (3 * GB if granted_gb == 5 else Device(6.0).free_bytes)
 
 
 def test_the_cache_goes_where_its_layer_goes() -> None:

@@ -59,7 +59,9 @@ class ScoringEngines(FakeEngines):
     adapter_loss = 1.0
 
     async def open(self, base: object) -> FakeEngine:
-        engine = ScoringEngine(self._ask, context_tokens=self.context_tokens, refuses=self.refuses)
+        engine = ScoringEngine(
+            self._ask, context_tokens=self.context_tokens, refuses=self.refuses, gpus=self.gpus
+        )
         engine.adapter_loss = self.adapter_loss
         self.opened.append(engine)
         return engine
@@ -79,8 +81,8 @@ def rows(count: int) -> list[dict[str, str]]:
 class Service:
     """One life of the server."""
 
-    def __init__(self, home: Path, mode: str) -> None:
-        self.settings = Settings(home=home)
+    def __init__(self, home: Path, mode: str, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings(home=home)
         self.registry = Registry.open(home)
         self.engines = ScoringEngines(reversed_prompt)
         self.residents = Residents(self.settings, open_channel=self.engines.open, records=self.registry)
@@ -111,8 +113,8 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(home: Path, mode: str = "good") -> AsyncIterator[Service]:
-    service = Service(home, mode)
+async def serving(home: Path, mode: str = "good", **settings: Any) -> AsyncIterator[Service]:
+    service = Service(home, mode, Settings(home=home, **settings))
     await service.jobs.start()
     try:
         yield service

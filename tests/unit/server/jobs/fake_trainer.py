@@ -2,7 +2,8 @@
 
 Modes: good; dies (killed once, in the middle); cursed (killed every time); fails (says so);
 silent (exits without a word in its events);
-wrong (its logits are not those that will be served); slow (goes on until it is told to stop).
+wrong (its logits are not those that will be served); slow (goes on until it is told to stop);
+patient (as slow, but once resumed it goes on to its end). Those two pause when they are told to.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ def logits(sequences: list[list[int]], *, adapted: bool) -> dict[str, Any]:
 class Trainer:
     def __init__(self, mode: str, directory: Path) -> None:
         self.mode, self.directory = mode, directory
+        self.told = False
+        signal.signal(signal.SIGTERM, self.stop)
         self.events = (directory / "events.jsonl").open("a")
+
+    def stop(self, *_: object) -> None:
+        self.told = True
 
     def say(self, kind: str, **data: Any) -> None:
         self.events.write(json.dumps({"type": kind, "time": time.time(), "data": data}) + "\n")
@@ -52,12 +58,19 @@ class Trainer:
             sys.exit("no module named torch")
         if self.mode == "cursed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if first == 1:
+            self.say("estimate", memory_bytes=3_200_000_000, seconds=95.0, basis="measured")
+            if json.loads((self.directory / "spec.json").read_text())["find_learning_rate"]:
+                self.say("lr_found", learning_rate=0.00123456, tried=[1e-5, 1e-1], losses=[2.0, 9.0])
         self.say("base_checked", mean_kl=1e-9, max_abs_diff=1e-4, tokens=5)
         for step in range(first, STEPS + 1):
             self.step(step, killed=self.mode == "dies" and first == 1 and step == DEATH)
-        while self.mode == "slow":
+        while self.mode == "slow" or (self.mode == "patient" and first == 1):
             if (self.directory / "cancel").exists():
                 self.say("cancelled", step=STEPS)
+                return
+            if self.told or (self.directory / "pause").exists():
+                self.say("paused", step=STEPS)
                 return
             time.sleep(0.02)
         write_peft(self.directory / "adapter", seed=1)

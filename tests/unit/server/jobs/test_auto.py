@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from tests.data import REPOSITORY
 
-from llamaleon_server.jobs.auto import max_sequence_tokens, parity_gate, resolve
+from llamaleon_server.jobs.auto import (
+    LORA_FIELDS,
+    OF_THE_SERVER,
+    RENAMED,
+    job_spec,
+    max_sequence_tokens,
+    parity_gate,
+    resolve,
+    spec_fields,
+)
+from llamaleon_server.registry.jobstore import JobRecord
+from llamaleon_server.wire.hyperparameters import RULES
+from llamaleon_trainer.job import JobSpec, Wandb
 
 BILLION = 10**9
 
@@ -59,3 +74,45 @@ def test_sequences_end_where_the_model_ends() -> None:
 def test_gates_follow_the_precision_that_is_served() -> None:
     assert parity_gate("F32", "f16") < parity_gate("F16", "f16") < parity_gate("Q4_K", "f16")
     assert parity_gate("F32", "q8_0") == parity_gate("Q4_K", "f16")
+
+
+def test_preferences_are_learnt_in_smaller_steps() -> None:
+    found = resolve({}, rows=300, parameters=BILLION, context_tokens=4096, method="dpo")
+    assert found["learning_rate"] == pytest.approx(2e-5)
+
+
+def test_every_hyperparameter_reaches_the_trainer_or_is_the_server_s() -> None:
+    """None that is accepted is dropped on the way, and the page names them all."""
+    page = (REPOSITORY / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
+    known = {field.name for field in msgspec.structs.fields(JobSpec)}
+    for name in RULES:
+        assert f"`{name}`" in page
+        if name in OF_THE_SERVER:
+            continue
+        value = {"lora_target_modules": ["q_proj"], "lr_scheduler": "linear", "optimizer": "adamw_8bit"}
+        sent = spec_fields(resolved({name: value.get(name, 1)}))
+        assert sent.keys() <= known
+        fields = sent["lora"] if name in LORA_FIELDS else sent
+        assert LORA_FIELDS.get(name, RENAMED.get(name, name)) in fields, name
+
+
+def test_the_job_that_the_trainer_is_told() -> None:
+    wandb = {"project": "p", "name": None, "entity": "e", "tags": ["t"]}
+    record = JobRecord(
+        id="ftjob-1",
+        created_at=1,
+        model="tiny+a",
+        base="tiny",
+        adapter="b",
+        suffix="b",
+        training_file="file-1",
+        validation_file=None,
+        seed=3,
+        method="dpo",
+        init_adapter="a@2",
+        integrations=[{"type": "tensorboard"}, {"type": "wandb", "wandb": wandb}],
+    )
+    spec = job_spec(record, Path("/m.gguf"), {"beta": 0.3, "gate_margin": 1.0}, Path("/jobs/1"))
+    assert (spec.method, spec.dpo_beta, spec.init_adapter) == ("dpo", 0.3, "/jobs/1/init")
+    assert spec.report_to == ["tensorboard", "wandb"]
+    assert spec.wandb == Wandb(project="p", entity="e", tags=["t"])

@@ -3,95 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
-from tests.unit.server.registry.small import write_base
+from tests.unit.server.residents.stage import Stage
 from tests.unit.server.residents.test_residents import until
 
-from llamaleon_server.engine.protocol import GenerateRequest, Gpu
+from llamaleon_server.engine.protocol import Gpu
 from llamaleon_server.errors import EngineUnavailable
-from llamaleon_server.registry.records import Base, Target
-from llamaleon_server.registry.registry import Registry
-from llamaleon_server.residents.memory import Need
-from llamaleon_server.residents.residents import Residents
-from llamaleon_server.settings import EngineSettings, Settings
-from llamaleon_server.testing import FakeEngine, FakeEngines
-
-MODEL = Need(weights=60, cache=30, compute=10)  # 100 bytes, of each
-
-
-class Stage:
-    """Residents over fake engines, for the bases a, b, c. Each takes 100 bytes."""
-
-    def __init__(self, base: Base, **settings: Any) -> None:
-        self.bases = {name: replace(base, name=name) for name in "abc"}
-        self.engines = FakeEngines()
-        self.wanted: dict[str, EngineSettings] = {}
-        self.keeps: dict[str, float | None] = {}
-        settings = {"idle_unload_s": None, **settings}
-        self.residents = Residents(Settings(**settings), open_channel=self.engines.open, wishes=self)
-
-    # What residents ask the registry.
-
-    def engine_settings(self, base: str, default: EngineSettings) -> EngineSettings:
-        return self.wanted.get(base, default)
-
-    def keep_alive(self, base: str) -> float | UnsetType | None:
-        return self.keeps.get(base, UNSET)
-
-    async def say(self, name: str) -> str:
-        target = Target(requested=name, base=self.bases[name])
-        return "".join([d.text async for d in self.residents.generate(target, GenerateRequest(prompt="x"))])
-
-    @asynccontextmanager
-    async def busy(self, name: str) -> AsyncIterator[FakeEngine]:
-        """A request of the base runs inside the block."""
-        await self.say(name)
-        engine = self.engines.opened[len(self.engines.names) - 1 - self.engines.names[::-1].index(name)]
-        engine.gate.clear()
-        running = asyncio.create_task(self.say(name))
-        await until(lambda: self.running(name) == 1)
-        try:
-            yield engine
-        finally:
-            engine.gate.set()
-            await running
-
-    def running(self, name: str) -> int:
-        return sum(info.running for info in self.residents.ps() if info.name == name)
-
-    @property
-    def loaded(self) -> set[str]:
-        return {info.name for info in self.residents.ps() if info.state == "ready"}
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Base:
-    registry = Registry.open(tmp_path / "home")
-    added = registry.add_base(write_base(tmp_path / "tiny.gguf"))
-    registry.close()
-    return added
-
-
-@pytest.fixture
-async def make(base: Base, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Stage]]:
-    monkeypatch.setattr("llamaleon_server.residents.residents.need_of", lambda base, options: MODEL)
-    made: list[Stage] = []
-
-    def stage(**settings: Any) -> Stage:
-        made.append(Stage(base, **settings))
-        return made[-1]
-
-    yield stage
-    for one in made:
-        await one.residents.close()
-
+from llamaleon_server.settings import EngineSettings
 
 # ---------------------------------------------------------------- room
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -50,12 +51,17 @@ async def test_a_new_job_has_every_field_of_the_specification(api: Api) -> None:
             },
         },
         "metadata": None,
+        "deploy": True,
     }
     assert job["id"].startswith("ftjob-")
 
 
 def supervised(**hyperparameters: Any) -> dict[str, Any]:
     return {"method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}}
+
+
+def dpo(**hyperparameters: Any) -> dict[str, Any]:
+    return {"method": {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}}
 
 
 WHERE = "method.supervised.hyperparameters"
@@ -72,11 +78,30 @@ WHERE = "method.supervised.hyperparameters"
         ({"seed": True}, "seed"),
         ({"seed": 2**31}, "seed"),
         ({"colour": "red"}, "colour"),
-        ({"integrations": [{"type": "wandb"}]}, "integrations"),
+        ({"integrations": {"type": "wandb"}}, "integrations"),
+        ({"integrations": [{"type": "mlflow"}]}, "integrations[0].type"),
+        ({"integrations": [{"type": "wandb"}]}, "integrations[0].wandb"),
+        ({"integrations": [{"type": "wandb", "wandb": {"project": ""}}]}, "integrations[0].wandb.project"),
+        ({"integrations": [{"type": "wandb", "wandb": {"project": "x", "y": 1}}]}, "integrations[0].wandb"),
+        (
+            {"integrations": [{"type": "wandb", "wandb": {"project": "x", "tags": ["t"] * 33}}]},
+            "integrations[0].wandb.tags",
+        ),
+        ({"integrations": [{"type": "tensorboard"}, {"type": "tensorboard"}]}, "integrations[1]"),
+        ({"integrations": [{"type": "tensorboard", "tensorboard": {"x": 1}}]}, "integrations[0].tensorboard"),
+        ({"deploy": "no"}, "deploy"),
+        ({"text_template": "no columns"}, "text_template"),
+        ({"text_template": "{open"}, "text_template"),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"metadata": {str(n): "v" for n in range(17)}}, "metadata"),
-        ({"method": {"type": "dpo", "dpo": {}}}, "method.type"),
+        ({"method": {"type": "dpo", "supervised": {}}}, "method.supervised"),
+        ({"method": {"type": "dpo", "dpo": {"beta": 1}}}, "method.dpo.beta"),
+        (dpo(beta=0), "method.dpo.hyperparameters.beta"),
+        (dpo(beta=2.5), "method.dpo.hyperparameters.beta"),
         ({"method": {"type": "reinforcement"}}, "method.type"),
+        ({"method": {"type": "other"}}, "method.type"),
+        (supervised(beta=0.1), f"{WHERE}.beta"),
+        (supervised(gate_metric="beauty"), f"{WHERE}.gate_metric"),
         ({"method": []}, "method"),
         ({"method": {"type": "supervised", "extra": 1}}, "method.extra"),
         ({"method": {"supervised": {"extra": 1}}}, "method.supervised.extra"),
@@ -98,6 +123,59 @@ async def test_every_mistake_names_its_field(api: Api, fields: dict[str, Any], p
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
     assert (await api.http.get(JOBS)).json()["data"] == []
+
+
+async def test_a_dpo_job_shows_its_own_method(api: Api) -> None:
+    job = await create(api, **dpo(beta=0.2, n_epochs=1))
+    assert job["method"] == {
+        "type": "dpo",
+        "dpo": {
+            "hyperparameters": {
+                "beta": 0.2,
+                "n_epochs": 1,
+                "batch_size": "auto",
+                "learning_rate_multiplier": "auto",
+            }
+        },
+    }
+
+
+async def test_why_reinforcement_is_refused_says_what_to_do_instead(api: Api) -> None:
+    response = await api.post(
+        JOBS, model="tiny", training_file=await file_id(api), method={"type": "reinforcement"}
+    )
+    assert "`dpo`" in response.json()["error"]["message"]
+
+
+async def test_a_reporter_that_is_not_installed_is_told_before_anything_runs(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else known(name))
+    wandb = {"type": "wandb", "wandb": {"project": "p", "name": None, "tags": ["a"]}}
+    response = await api.post(JOBS, model="tiny", training_file=await file_id(api), integrations=[wandb])
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "integrations[0]"
+    assert "pip install wandb" in response.json()["error"]["message"]
+    assert (await api.http.get(JOBS)).json()["data"] == []
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: known("json"))
+    job = await create(api, integrations=[wandb])
+    assert job["integrations"] == [
+        {"type": "wandb", "wandb": {"project": "p", "name": None, "entity": None, "tags": ["a"]}}
+    ]
+
+
+async def test_pause_and_resume(api: Api) -> None:
+    job = await create(api)
+    path = f"{JOBS}/{job['id']}"
+    assert (await api.http.post(f"{path}/pause")).json()["status"] == "paused"
+    assert (await api.http.post(f"{path}/resume")).json()["status"] in {"validating_files", "queued"}
+    refused = await api.http.post(f"{path}/resume")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "fine_tuning_job_id")
+    assert (await api.http.post(f"{path}/cancel")).json()["status"] == "cancelled"
+    assert (await api.http.post(f"{path}/pause")).status_code == 400
+    assert (await api.http.post(f"{JOBS}/ftjob-nothing/pause")).status_code == 404
 
 
 async def test_an_unknown_model_is_404_with_the_nearest(api: Api) -> None:
