@@ -4,11 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.llamaleon-ready
 
-.PHONY: help setup demo test lint format bench nano clean
+.PHONY: help setup demo test lint format bench bench-train nano clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 21
 
 setup: $(READY)  ## a virtual environment with everything, versions pinned by constraints.txt
 
@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "== 2 of 3: llama.cpp, compiled the first time (3 to 5 minutes on 2 cores)"
 	$(INSTALL) llama-cpp-python
 	@echo "== 3 of 3: everything else"
-	$(INSTALL) -e '.[engine,train,demo,dev]'
+	$(INSTALL) -e '.[engine,train,search,demo,dev]'
 	$(BIN)/python -c 'import llama_cpp, torch, llamaleon_server'
 	touch $(READY)
 
@@ -57,6 +57,10 @@ format: setup  ## rewrite in the house style
 bench: setup  ## the figures in docs/benchmarks.md, measured here; LLAMA_SERVER=PATH to compare with it
 	$(INSTALL) -e '.[bench]'
 	$(BIN)/python -m tests.bench --write $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER))
+
+bench-train: setup  ## the figures of training alone, beside TRL's SFTTrainer
+	$(INSTALL) -e '.[bench]'
+	$(BIN)/python -m tests.bench --write train estimates convert
 
 nano: setup  ## train the model that ships again, from nothing (hours on a CPU)
 	$(BIN)/python -m llamaleon_trainer.nano

@@ -62,7 +62,12 @@ def measures(options: Options) -> dict[str, Measure]:
         "streams": plain("streams"),
         "adapters": plain("adapters"),
         "convert": plain("convert_speed"),
+        "train": with_options("train"),
+        "estimates": with_options("estimates"),
         "parity": plain("parity"),
+        "parity-families": with_options("parity_families"),
+        "qlora": with_options("qlora"),
+        "qlora-memory": with_options("qlora_memory"),
     }
 
 

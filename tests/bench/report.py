@@ -28,9 +28,18 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "",
         ("arrival", "flow", "overhead", "waiting", "sampling", "speculation", "constrained", "soak"),
     ),
+    "Training": (
+        "Beside TRL's SFTTrainer with peft: processes in turns, the same model, rows, batch, precision and "
+        "LoRA settings (`make bench-train`).",
+        ("train", "estimates"),
+    ),
     "The product": (
         "The demonstration prints its own figures (`make demo`).",
-        ("process", "streams", "adapters", "convert", "parity"),
+        ("process", "streams", "adapters", "convert", "parity", "parity-families"),
+    ),
+    "Training on the blocks that serve": (
+        "`base_weights`: docs/training.md says what each is.",
+        ("qlora", "qlora-memory"),
     ),
 }
 UNTESTED = "Not run: no machine with a GPU was at hand. Nothing here says how mixing performs on one."

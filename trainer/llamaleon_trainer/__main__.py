@@ -1,21 +1,22 @@
 """`python -m llamaleon_trainer JOB_DIR`: the process of one job, whose files job.py lists.
 
-Exit status: 0 finished or cancelled; 1 failed, with a `failed` event; 2 not begun (no such directory, or
-another trainer holds the job), said on standard error and in no event.
+Exit status: 0 finished, cancelled or paused; 1 failed, with a `failed` event; 2 not begun (no such directory,
+or another trainer holds the job), said on standard error and in no event.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
 
-from .errors import JobFailed, OutOfMemory
 from .events import EventWriter
 from .inputs import read_inputs
+from .launch import run_ranks
 from .lock import JobLocked, job_lock
+from .process import StopRequest, why_failed
+from .reporting import reporting
 
 # How OpenMP's threads wait for one another. By default they spin for long: beside a busy program (an engine
 # that serves) that made a step nine times slower. Sleeping at once took 1.4 times as long on an idle machine.
@@ -31,67 +32,33 @@ def main(arguments: list[str]) -> int:
     if not any(name in os.environ for name in OPENMP_WAITING):  # read once, when torch is loaded
         os.environ.update(OPENMP_WAITING)
     try:
-        with job_lock(job_dir / "trainer.lock"):
+        with job_lock(job_dir / "trainer.lock") as lock:
             _log_to(job_dir / "trainer.log")
-            return _run(job_dir)
+            return _run(job_dir, lock)
     except JobLocked as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _run(job_dir: Path) -> int:
-    stop = _StopRequest(job_dir / "cancel")
+def _run(job_dir: Path, lock: int) -> int:
+    stop = StopRequest(job_dir)
     events = EventWriter(job_dir / "events.jsonl")
     try:
         inputs = read_inputs(job_dir)
-        from .recipe import run  # torch and transformers: seconds
+        if inputs.spec.processes > 1:
+            return run_ranks(job_dir, inputs, events, stop, lock)
+        with reporting(inputs.spec, job_dir, events):
+            from .recipe import run  # torch and transformers: seconds
 
-        run(job_dir, inputs, events, stop)
-    except JobFailed as error:
-        traceback.print_exc()
-        events.write("failed", code=error.code, message=str(error))
-    except ModuleNotFoundError as error:
-        traceback.print_exc()
-        message = f"{error}. Install what training needs: pip install 'llamaleon[train]'."
-        events.write("failed", code="not_installed", message=message)
+            run(job_dir, inputs, events, stop)
     except Exception as error:
         traceback.print_exc()
-        code, message = _unexpected(error)
+        code, message = why_failed(error)
         events.write("failed", code=code, message=message)
-    else:
-        return 0
+        return 1
     finally:
         events.close()
-    return 1
-
-
-def _unexpected(error: Exception) -> tuple[str, str]:
-    """(code, message) of what no part of the job foresaw."""
-    if "torch" in sys.modules:
-        from .device import is_out_of_memory
-
-        if is_out_of_memory(error):  # outside a training step: the base itself does not fit
-            return (
-                OutOfMemory.code,
-                f"the base does not fit into memory ({error}); use a smaller base or a GPU",
-            )
-    return JobFailed.code, f"{type(error).__name__}: {error} (the traceback is in trainer.log)"
-
-
-class _StopRequest:
-    """True once the job is to be cancelled: a file `cancel`, SIGTERM or SIGINT."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._signalled = False
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._on_signal)
-
-    def _on_signal(self, *_: object) -> None:
-        self._signalled = True
-
-    def __call__(self) -> bool:
-        return self._signalled or self._file.exists()
+    return 0
 
 
 def _log_to(path: Path) -> None:

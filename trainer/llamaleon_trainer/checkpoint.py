@@ -17,7 +17,11 @@ from .lora import load_lora, save_lora
 
 KEEP_NEWEST = 3
 # What may change between two runs of a job without changing what it computes.
-FREE_FIELDS = ("device", "threads", "precision", "micro_batch_size", "base", "max_base_kl")
+FREE_FIELDS = (
+    *("base", "device", "threads", "precision", "tf32", "compile", "processes", "sharding"),
+    *("micro_batch_size", "packing", "gradient_checkpointing", "max_base_kl", "report_to", "wandb"),
+)
+STATE = "trainer_state.pt"
 
 
 class Progress(Struct):
@@ -30,6 +34,9 @@ class Progress(Struct):
     metrics: dict[str, float] = {}  # the newest train_loss, train_accuracy, valid_loss, valid_accuracy
     best_step: int | None = None  # of the lowest held-out loss at a checkpoint
     best_valid_loss: float | None = None
+    lowest_valid_loss: float | None = None  # of all evaluations
+    evaluations_without_gain: int = 0  # in a row, since the lowest
+    learning_rate: float | None = None  # the highest one, where it was found rather than given
 
 
 class Checkpoints:
@@ -39,36 +46,46 @@ class Checkpoints:
         self._directory = directory
         self._spec = _fixed_fields(spec)
 
-    def save(self, wrapped: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-        final = self._directory / f"step-{progress.step}"
+    def save(
+        self,
+        wrapped: Any,
+        optimizer: torch.optim.Optimizer,
+        objective: dict[str, torch.Tensor],
+        progress: Progress,
+    ) -> Path:
+        final = self.path(progress.step)
         temporary = self._directory / f".step-{progress.step}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         save_lora(wrapped, temporary)
         state = {
             "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "objective": objective,
             "progress": msgspec.to_builtins(progress),
             "spec": self._spec,
         }
-        torch.save(state, temporary / "trainer_state.pt")
+        torch.save(state, temporary / STATE)
         _sync(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         self._forget(progress)
         return final
 
-    def restore_newest(self, wrapped: Any, optimizer: torch.optim.Optimizer) -> Progress:
-        """Continue from the newest complete checkpoint; a fresh Progress when there is none.
+    def restore_newest(
+        self, wrapped: Any, optimizer: torch.optim.Optimizer
+    ) -> tuple[Progress, dict[str, torch.Tensor]]:
+        """Continue from the newest complete checkpoint: the progress, and the objective's state in it; fresh
+        ones when there is none.
 
         Raises:
             BadJob: the checkpoint belongs to another spec.
         """
+        for unfinished in self._directory.glob(".step-*.tmp"):
+            shutil.rmtree(unfinished)
         step = self.newest_step()
         if step is None:
-            return Progress()
-        newest = self._directory / f"step-{step}"
-        state = torch.load(newest / "trainer_state.pt", weights_only=True)
+            return Progress(), {}
+        newest = self.path(step)
+        state = torch.load(newest / STATE, weights_only=True)
         changed = [name for name, value in self._spec.items() if state["spec"].get(name) != value]
         if changed:
             raise BadJob(
@@ -77,25 +94,25 @@ class Checkpoints:
             )
         load_lora(wrapped, newest)
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and len(state["cuda_rng"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return msgspec.convert(state["progress"], Progress)
+        return msgspec.convert(state["progress"], Progress), state["objective"]
+
+    def path(self, step: int) -> Path:
+        return self._directory / f"step-{step}"
 
     def newest_step(self) -> int | None:
+        """Of those that training can go on from."""
         steps = self._steps()
         return steps[-1] if steps else None
 
     def _steps(self) -> list[int]:
-        if not self._directory.exists():
-            return []
-        names = (path.name for path in self._directory.glob("step-*"))
-        return sorted(int(name.removeprefix("step-")) for name in names)
+        states = self._directory.glob(f"step-*/{STATE}")
+        return sorted(int(path.parent.name.removeprefix("step-")) for path in states)
 
     def _forget(self, progress: Progress) -> None:
+        """Old checkpoints stay as adapters, which are small; nobody will go on from them."""
         for step in self._steps()[:-KEEP_NEWEST]:
             if step != progress.best_step:
-                shutil.rmtree(self._directory / f"step-{step}")
+                (self.path(step) / STATE).unlink()
 
 
 def _fixed_fields(spec: JobSpec) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import psutil
@@ -45,6 +47,19 @@ def choose_precision(spec: JobSpec, device: torch.device) -> Precision:
     known = torch.cpu.get_capabilities()
     native = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     return Precision(torch.float32, spec.precision == "bfloat16" or (spec.precision == "auto" and native))
+
+
+@contextmanager
+def fast_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """Inside, a GPU may round the factors of float32 matrix products to 10 bits of mantissa (TF32)."""
+    backend = torch.backends.cuda.matmul
+    before = backend.fp32_precision
+    if device.type == "cuda" and tf32:
+        backend.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
 
 
 def memory_bytes(device: torch.device) -> int:

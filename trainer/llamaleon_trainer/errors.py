@@ -4,6 +4,7 @@ JobFailed
 ├── BadJob           bad_job           the job directory breaks its contract
 ├── BaseUnsupported  base_unsupported  no exact way to load this base
 ├── BaseMismatch     base_mismatch     the base loaded is not the one that is served
+├── NotInstalled     not_installed     a package that this job asks for
 ├── OutOfMemory      out_of_memory
 └── Diverged         diverged          a loss that is not a number
 """
@@ -29,6 +30,15 @@ class BaseUnsupported(JobFailed):
 
 class BaseMismatch(JobFailed):
     code = "base_mismatch"
+
+
+class NotInstalled(JobFailed):
+    code = "not_installed"
+
+    @classmethod
+    def of(cls, extra: str, what: str, error: ImportError) -> NotInstalled:
+        """`extra` is ours that brings it."""
+        return cls(f"{what} is not installed ({error}): pip install 'llamaleon[{extra}]'")
 
 
 class OutOfMemory(JobFailed):

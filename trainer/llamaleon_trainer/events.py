@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,38 @@ from .job import Event
 
 
 class EventWriter:
-    """Appends events, each flushed whole. A line that a killed trainer left unfinished is cut off first."""
+    """Appends events, each flushed whole. A line that a killed trainer left unfinished is cut off first.
+
+    `listeners` hear each event after it was written.
+    """
 
     def __init__(self, path: Path) -> None:
         _cut_unfinished_line(path)
         self._file = path.open("ab")
+        self.listeners: list[Callable[[Event], None]] = []
 
     def write(self, type: str, **data: Any) -> None:
         event = Event(type, time.time(), data)
         self._file.write(msgspec.json.encode(event) + b"\n")  # NaN becomes null
         self._file.flush()
+        for listener in self.listeners:
+            listener(event)
 
     def close(self) -> None:
         self._file.close()
+
+
+class SilentWriter(EventWriter):
+    """Writes nothing: of a rank for which another one speaks."""
+
+    def __init__(self) -> None:
+        self.listeners = []
+
+    def write(self, type: str, **data: Any) -> None:
+        """Nobody is to hear it twice."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:

@@ -10,8 +10,8 @@ The server writes everything above the line, the trainer everything below it:
     -------------------------------------------------------------------------------
     trainer.lock              held (flock) by the running trainer; holds its pid
     events.jsonl              one Event a line, append-only, flushed each line
-    checkpoints/step-N/       PEFT directory plus optimizer and RNG state; complete once renamed; the newest
-                              three and the one with the lowest held-out loss are kept
+    checkpoints/step-N/       PEFT directory, complete once renamed; the newest three and the one with the
+                              lowest held-out loss have trainer_state.pt too, to go on from
     adapter/                  the final PEFT directory
     probe.adapter.npz         the trained model's logits on the probe, same layout as probe.base.npz
     trainer.log               standard error of the process
@@ -85,6 +85,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_id: str
     base: str  # path of the served GGUF, or of a Hugging Face directory
     lora: LoraSettings = LoraSettings()
+    init_adapter: str | None = None  # PEFT directory whose LoRA weights training begins with
     method: str = "supervised"  # METHODS
     dpo_beta: float = 0.1  # how far a preference may move the model from its base; dpo only
     base_weights: str = "auto"  # BASE_WEIGHTS: how the frozen base lies in memory (gguf: its own blocks)
@@ -130,7 +131,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
     lr_found      learning_rate, tried, losses
     base_checked  mean_kl, max_abs_diff, tokens
     step          step, epoch, train_loss, train_accuracy, learning_rate, grad_norm, tokens_per_s,
-                  memory_bytes, eta_s, trained_tokens
+                  memory_bytes, eta_s, trained_tokens   (dpo: also reward_margin)
     eval          step, valid_loss, valid_accuracy   (dpo: also reward_margin)
     checkpoint    step, path, and the newest train_loss, train_accuracy, valid_loss, valid_accuracy
     warning       message

@@ -18,8 +18,8 @@ class JobLocked(Exception):
 
 
 @contextmanager
-def job_lock(path: Path) -> Iterator[None]:
-    """Hold the lock, with this process's id in the file.
+def job_lock(path: Path) -> Iterator[int]:
+    """Hold the lock, with this process's id in the file. Gives its descriptor: who inherits it holds it too.
 
     Raises:
         JobLocked: another process holds it.
@@ -34,7 +34,7 @@ def job_lock(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def _lock_soon(file: BinaryIO) -> None:

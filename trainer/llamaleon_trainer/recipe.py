@@ -5,63 +5,132 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .base.load import load_base
-from .batches import steps_in_epoch
+from .base.load import base_kl_limit, load_base
 from .checkpoint import Checkpoints
-from .device import Precision, choose_device, choose_precision
+from .device import Precision, choose_device, choose_precision, fast_products
+from .dpo import DirectPreference
 from .errors import BaseMismatch
 from .events import EventWriter
+from .fused import fused
 from .inputs import Inputs, check_vocabulary
-from .lora import add_lora, save_lora
+from .job import JobSpec
+from .lora import add_lora, load_lora, save_lora
+from .objectives import Objective, Supervised
+from .packing import packed_attention, packs
+from .parallel import ALONE, Ranks
 from .parity import compare, write_logits
+from .passes import Passes
+from .preflight import preflight
 from .scoring import Scorer
-from .train import Trainer, overfitting_warning
+from .served import served_scorer
+from .targets import checked_base_weights
+from .train import Stopped, Trainer, overfitting_warning, steps_in_job
+
+PACKING_PROBE_ROWS = 3
+PACKING_PROBE_TOKENS = 512
 
 
-def run(job_dir: Path, inputs: Inputs, events: EventWriter, stopped: Callable[[], bool]) -> None:
-    """Run the job, or what a killed trainer left of it, to its end; `finished` or `cancelled` comes last.
+def run(job_dir: Path, inputs: Inputs, events: EventWriter, stopped: Stopped, ranks: Ranks = ALONE) -> None:
+    """Run the job, or what a killed trainer left of it, to its end: `finished`, `cancelled` or `paused`.
 
     Raises:
         JobFailed: with the code of the `failed` event.
     """
     began = time.perf_counter()
     spec = inputs.spec
-    if spec.threads:
+    if spec.threads and ranks.size == 1:  # several were given theirs when they were started
         torch.set_num_threads(spec.threads)
-    device = choose_device(spec)
+    device = ranks.device(choose_device(spec))
     precision = choose_precision(spec, device)
     checkpoints = Checkpoints(job_dir / "checkpoints", spec)
     _report_start(inputs, device, precision, checkpoints, events)
-    model = load_base(Path(spec.base), device, precision.weights)
+    model = load_base(Path(spec.base), device, precision.weights, checked_base_weights(spec))
     check_vocabulary(inputs, model.get_input_embeddings().num_embeddings)
     scorer = Scorer(model, device, autocast=precision.autocast)
-    _prove(scorer, inputs, events)
+    _prove(served_scorer(scorer, spec), inputs, events, base_kl_limit(spec, model))
+    packed = spec.packing and _packs(model, inputs, events)
     wrapped = add_lora(model, spec)
-    trainer = Trainer(wrapped, scorer, inputs, checkpoints, events)
-    trainer.resume()
-    if not trainer.run(stopped):
-        events.write("cancelled", step=trainer.progress.step)
+    if spec.init_adapter:
+        load_lora(wrapped, Path(spec.init_adapter))
+    ranks.shard(model)
+    objective = _objective(wrapped, scorer, inputs, packed)
+    passes = Passes(model, spec, events, inputs.largest_row, packed=packed)
+    trainer = Trainer(wrapped, objective, passes, inputs, checkpoints=checkpoints, events=events, ranks=ranks)
+    with _as_training(wrapped, scorer, spec, packed):
+        trainer.resume()
+        preflight(wrapped, trainer, inputs, events, job_dir=job_dir, precision=precision.name)
+        stop = trainer.run(stopped)
+    if stop is not None:
+        events.write(stop, step=trainer.progress.step)
         return
-    if warning := overfitting_warning(trainer.progress):
-        events.write("warning", message=warning)
-    if inputs.probe:
-        write_logits(job_dir / "probe.adapter.npz", scorer.logits(inputs.probe))
+    _choose_best(trainer, wrapped, checkpoints, events)
     adapter = job_dir / "adapter"
-    _save(wrapped, adapter)
+    # By every rank: each may hold a part of the weights.
+    proof = served_scorer(scorer, spec, wrapped).logits(inputs.probe)
+    if ranks.is_main:
+        if proof:
+            write_logits(job_dir / "probe.adapter.npz", proof)
+        _save(wrapped, adapter)
+    ranks.barrier()
     events.write(
         "finished",
-        steps=trainer.steps,
+        steps=trainer.progress.step,
         trained_tokens=trainer.progress.trained_tokens,
         seconds=time.perf_counter() - began,
         adapter=str(adapter),
     )
+
+
+@contextmanager
+def _as_training(wrapped: Any, scorer: Scorer, spec: JobSpec, packed: bool) -> Iterator[None]:
+    """Inside, the model computes as training has it; outside, as proofs need it: plainly and exactly."""
+    with ExitStack() as stack:
+        stack.enter_context(fast_products(scorer.device, tf32=spec.tf32))
+        stack.enter_context(scorer.noisy(spec.neftune_noise_alpha))
+        narrow = scorer.autocast and scorer.device.type == "cpu"  # a GPU has bfloat16 weights already
+        stack.enter_context(fused(wrapped, narrow=narrow))
+        if packed:
+            stack.enter_context(packed_attention(scorer.model))
+        yield
+
+
+def _choose_best(trainer: Trainer, wrapped: Any, checkpoints: Checkpoints, events: EventWriter) -> None:
+    """The adapter as `load_best` wants it, or a warning that an earlier one was better."""
+    best = trainer.progress.best_step
+    if trainer.spec.load_best and best is not None:
+        load_lora(wrapped, checkpoints.path(best))
+    elif warning := overfitting_warning(trainer.progress):
+        events.write("warning", message=warning)
+
+
+def _packs(model: Any, inputs: Inputs, events: EventWriter) -> bool:
+    """Whether rows packed into one sequence stay apart on this base: tried on the longest ones."""
+    examples = [example for item in inputs.train.examples for example in item.sequences]
+    chosen = sorted(examples, key=lambda example: len(example.tokens))[-PACKING_PROBE_ROWS:]
+    if packs(model, [example.tokens[:PACKING_PROBE_TOKENS] for example in chosen]):
+        return True
+    events.write(
+        "warning",
+        message=f"`packing` is off: {model.config.model_type} carries a state from token to token, which "
+        "would leak from one row into the next; rows are padded instead",
+    )
+    return False
+
+
+def _objective(wrapped: Any, scorer: Scorer, inputs: Inputs, packed: bool) -> Objective:
+    spec = inputs.spec
+    if spec.method == "dpo":
+        pairs = len(inputs.train.examples) + len(inputs.valid.examples)
+        return DirectPreference(wrapped, scorer, spec, pairs, packed=packed)
+    return Supervised(scorer, packed=packed, smoothing=spec.label_smoothing)
 
 
 def _report_start(
@@ -72,7 +141,7 @@ def _report_start(
         "started",
         pid=os.getpid(),
         resumed_from_step=checkpoints.newest_step(),
-        steps=steps_in_epoch(len(train.examples), spec.batch_size) * spec.epochs,
+        steps=steps_in_job(spec, len(train.examples)),
         train_rows=len(train.examples),
         valid_rows=len(valid.examples),
         train_tokens=train.token_count,
@@ -83,7 +152,7 @@ def _report_start(
         events.write("warning", message=message)
 
 
-def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter) -> None:
+def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter, max_kl: float) -> None:
     """Refuse to train on anything but the served base: adapters for another model are worthless.
 
     Raises:
@@ -103,10 +172,10 @@ def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter) -> None:
     events.write(
         "base_checked", mean_kl=parity.mean_kl, max_abs_diff=parity.max_abs_diff, tokens=parity.tokens
     )
-    if parity.mean_kl > inputs.spec.max_base_kl:
+    if parity.mean_kl > max_kl:
         raise BaseMismatch(
             f"the base loaded for training is not the one that is served: mean KL {parity.mean_kl:.2e} per "
-            f"token over {parity.tokens} tokens, at most {inputs.spec.max_base_kl:.2e} is allowed. "
+            f"token over {parity.tokens} tokens, at most {max_kl:.2e} is allowed. "
             "Train from the GGUF itself, or from the very Hugging Face directory that it was made from."
         )
 

@@ -1,25 +1,19 @@
-"""Logits and losses. The output head is the widest layer by far, and only answers need logits."""
+"""What a model predicts. The output head is the widest layer by far, and only answers need it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from .batches import Batch
-
-
-class Score(NamedTuple):
-    """Sums over the picked tokens of a batch. `loss` carries the gradient; `correct` counts greedy hits."""
-
-    loss: torch.Tensor
-    weight: float
-    correct: int
-    tokens: int
+from .losses import Head, Predictions, token_losses
+from .packing import packed_arguments
 
 
 class Scorer:
@@ -28,18 +22,30 @@ class Scorer:
     def __init__(self, model: Any, device: torch.device, *, autocast: bool) -> None:
         self.model = model
         self.device = device
-        self._autocast = autocast  # while training: proofs compute as exactly as the weights allow
+        self.autocast = autocast  # while training: proofs compute as exactly as the weights allow
+        config = model.config
+        self._head = Head(
+            model.get_output_embeddings(),
+            getattr(config, "logits_scaling", None),
+            getattr(config, "final_logit_softcapping", None),
+        )
         self._head_only = self._head_alone_is_right()
+        self._noise_alpha = 0.0
+        self._noise_scale: torch.Tensor | None = None
 
-    def score(self, batch: Batch) -> Score:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            logits = self._picked_logits(batch.tokens, batch.picks)
-        logits = logits.float()
-        losses = functional.cross_entropy(logits, batch.targets, reduction="none")
-        counted = batch.weights > 0
-        correct = int(((logits.detach().argmax(-1) == batch.targets) & counted).sum())
-        weight = float(batch.weights.sum())
-        return Score((losses * batch.weights).sum(), weight, correct, int(counted.sum()))
+    def predict(self, batch: Batch, *, smoothing: float = 0.0) -> Predictions:
+        """The picked tokens' losses, with gradients where torch records them."""
+        arguments = packed_arguments(batch.lengths, self.device) if batch.packed else {}
+        self._noise_scale = _noise_scale(batch, self._noise_alpha)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            if self._head_only:
+                hidden = self._hidden(batch.tokens, **arguments).index_select(0, batch.picks)
+                return token_losses(self._head, hidden, batch.targets, smoothing=smoothing)
+            logits = self.model(input_ids=batch.tokens, use_cache=False, **arguments).logits
+            identity = Head(torch.nn.Identity())
+            return token_losses(
+                identity, logits.flatten(0, 1)[batch.picks], batch.targets, smoothing=smoothing
+            )
 
     @torch.no_grad()
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
@@ -48,25 +54,42 @@ class Scorer:
         result: list[NDArray[np.float32]] = []
         for sequence in sequences:
             tokens = torch.tensor([sequence], device=self.device)
-            picks = torch.arange(len(sequence), device=self.device)
-            result.append(self._picked_logits(tokens, picks).float().cpu().numpy())
+            result.append(self._all_logits(tokens).float().cpu().numpy())
         return result
 
-    def _picked_logits(self, tokens: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
-        if not self._head_only:
-            full: torch.Tensor = self.model(input_ids=tokens, use_cache=False).logits
-            return full.flatten(0, 1)[picks]
-        hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        return self._head(hidden.flatten(0, 1)[picks])
+    @contextmanager
+    def noisy(self, alpha: float) -> Iterator[None]:
+        """Inside, training adds NEFTune's noise to the embeddings (arXiv:2310.05914)."""
+        if not alpha:
+            yield
+            return
+        self._noise_alpha = alpha
+        hook = self.model.get_input_embeddings().register_forward_hook(self._add_noise)
+        try:
+            yield
+        finally:
+            hook.remove()
+            self._noise_alpha = 0.0
 
-    def _head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What a family does after its last norm; `_head_alone_is_right` sees when one does more."""
-        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
-        if scaling := getattr(self.model.config, "logits_scaling", None):  # Granite
-            logits = logits / scaling
-        if cap := getattr(self.model.config, "final_logit_softcapping", None):  # Gemma
-            logits = cap * torch.tanh(logits / cap)
-        return logits
+    def _add_noise(self, module: Any, _: Any, embedded: torch.Tensor) -> torch.Tensor:
+        if not module.training or self._noise_scale is None:
+            return embedded
+        noise = torch.empty_like(embedded).uniform_(-1, 1)
+        scale = self._noise_scale / math.sqrt(embedded.shape[-1])
+        return embedded + noise * scale.to(embedded.dtype)
+
+    def _hidden(self, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        """The last norm's output, (all tokens, n_hidden)."""
+        found: torch.Tensor = self.model.base_model(
+            input_ids=tokens, use_cache=False, **arguments
+        ).last_hidden_state
+        return found.flatten(0, 1)
+
+    def _all_logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self._head_only:
+            return self._head.finish(self._head.module(self._hidden(tokens)))
+        full: torch.Tensor = self.model(input_ids=tokens, use_cache=False).logits[0]
+        return full
 
     @torch.no_grad()
     def _head_alone_is_right(self) -> bool:
@@ -75,7 +98,16 @@ class Scorer:
         self.model.eval()
         tokens = torch.arange(4, device=self.device)[None]
         self._head_only = True
-        ours = self._picked_logits(tokens, torch.arange(4, device=self.device))
+        ours = self._all_logits(tokens)
         theirs = self.model(input_ids=tokens, use_cache=False).logits[0].float()
         tolerance = 1e-5 if ours.dtype is torch.float32 else 1e-2
         return torch.allclose(ours.float(), theirs, rtol=tolerance, atol=tolerance)
+
+
+def _noise_scale(batch: Batch, alpha: float) -> torch.Tensor | None:
+    """alpha / sqrt(length of the token's row), to broadcast over embeddings (rows, width, n_hidden)."""
+    if not alpha:
+        return None
+    lengths = torch.tensor(batch.lengths, dtype=torch.float32, device=batch.tokens.device)
+    scale = alpha / lengths.sqrt()
+    return scale.repeat_interleave(lengths.long())[None, :, None] if batch.packed else scale[:, None, None]

@@ -7,110 +7,158 @@ a resumed job must repeat the unbroken one exactly, and a nano-size job should n
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import torch
 
-from .batches import collate, epoch_batches, pieces, steps_in_epoch
+from .batches import epoch_batches, steps_in_epoch
 from .checkpoint import Checkpoints, Progress
-from .device import is_out_of_memory, memory_bytes
-from .errors import Diverged, OutOfMemory
+from .device import memory_bytes
+from .errors import Diverged
 from .events import EventWriter
-from .inputs import Example, Inputs
-from .scoring import Scorer
+from .inputs import Inputs
+from .items import Item, longest, token_count
+from .job import JobSpec
+from .objectives import Objective
+from .optimizers import make_optimizer
+from .parallel import ALONE, Ranks
+from .passes import Passes
+from .schedules import rate_share
+from .steps import Computation
 
 EVALUATIONS = 10  # over a job, unless the spec says otherwise
 SPEED_WINDOW_STEPS = 20
 
-T = TypeVar("T")
+Stop = Literal["cancelled", "paused"]
+Stopped = Callable[[], Stop | None]
+
+
+def steps_in_job(spec: JobSpec, rows: int) -> int:
+    steps = steps_in_epoch(rows, spec.batch_size) * spec.epochs
+    return min(steps, spec.max_steps or steps)
 
 
 class Trainer:
-    """One job's training state. `wrapped` is the PeftModel whose LoRA layers `scorer` runs through."""
+    """One job's training state. `wrapped` is the PeftModel that `objective` runs."""
 
     def __init__(
         self,
         wrapped: Any,
-        scorer: Scorer,
+        objective: Objective,
+        passes: Passes,
         inputs: Inputs,
+        *,
         checkpoints: Checkpoints,
         events: EventWriter,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.spec = inputs.spec
+        self.passes = passes
+        self.ranks = ranks
+        self.computation = Computation(wrapped, objective, passes, ranks)
+        self.optimizer = make_optimizer(self.computation.parameters, self.spec)
+        self.progress = Progress()
         self._wrapped = wrapped
-        self._scorer = scorer
+        self._objective = objective
         self._train = inputs.train.examples
-        self._valid = sorted(inputs.valid.examples, key=lambda example: len(example.tokens))
-        self._device = scorer.device
+        self._valid = sorted(inputs.valid.examples, key=longest)
         self._checkpoints = checkpoints
         self._events = events
-        self._parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=self.spec.learning_rate, weight_decay=self.spec.weight_decay, fused=True
-        )
+        self._device = self.computation.parameters[0].device
         self.steps_per_epoch = steps_in_epoch(len(self._train), self.spec.batch_size)
-        self.steps = self.steps_per_epoch * self.spec.epochs
+        self.steps = steps_in_job(self.spec, len(self._train))
         self._eval_every = self.spec.eval_every_steps or max(1, self.steps // EVALUATIONS)
         self._save_every = self.spec.save_every_steps or self.steps_per_epoch
         self._speeds: deque[tuple[int, float]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._evaluated_step = -1
-        self._recomputing = False  # activations, in the backward pass
-        self.progress = Progress()
 
     def resume(self) -> None:
         """Raises: BadJob when the newest checkpoint belongs to another spec."""
-        self.progress = self._checkpoints.restore_newest(self._wrapped, self._optimizer)
+        self.progress, state = self._checkpoints.restore_newest(self._wrapped, self.optimizer)
+        self._objective.restore(state)
+        self.passes.limit = self.progress.micro_batch_size or self.passes.limit
 
-    def run(self, stopped: Callable[[], bool]) -> bool:
-        """Train to the end, or to a checkpoint where `stopped` says so. True when finished.
+    def run(self, stopped: Stopped) -> Stop | None:
+        """Train to the end, or to a checkpoint where `stopped` says so, and then what it says.
 
         Raises:
             Diverged: a loss or gradient that is not a number.
             OutOfMemory: not even one row fits.
         """
-        if self.progress.step == 0 and not stopped():
-            self._evaluate()
         for batch in self._remaining_batches():
-            if stopped():
+            stop = stopped()
+            if self.ranks.agree(stop is not None):
                 self._checkpoint()
-                return False
-            self._step(batch)
-            step = self.progress.step
-            last = step == self.steps
-            saving = last or step % self._save_every == 0
-            if saving or step % self._eval_every == 0:
+                return stop or "cancelled"
+            if self.progress.step == 0:
+                self.computation.before_training([*self._train, *self._valid])
                 self._evaluate()
-            if saving:
-                self._checkpoint()
-        return True
+            if self._patience_ended():
+                self._stop_early()
+                break
+            self._step(batch)
+            self._after_step()
+        return None
 
-    def _remaining_batches(self) -> Iterator[list[Example]]:
+    def batches(self, epoch: int) -> list[list[Item]]:
+        """Of each step of an epoch, counted from 0, the rows of all processes."""
+        spec = self.spec
+        return epoch_batches(self._train, spec.batch_size, spec.seed, epoch, by_length=spec.group_by_length)
+
+    def _remaining_batches(self) -> Iterator[list[Item]]:
         done = self.progress.step
         for epoch in range(done // self.steps_per_epoch, self.spec.epochs):
-            batches = epoch_batches(self._train, self.spec.batch_size, self.spec.seed, epoch)
-            yield from batches[max(0, done - epoch * self.steps_per_epoch) :]
+            first = epoch * self.steps_per_epoch
+            if first < self.steps:
+                yield from self.batches(epoch)[max(0, done - first) : self.steps - first]
 
-    def _step(self, batch: list[Example]) -> None:
+    def _step(self, batch: list[Item]) -> None:
         started = time.perf_counter()
         progress = self.progress
         progress.step += 1
+        self._seed(progress.step)
         learning_rate = self._learning_rate(progress.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss, accuracy = self._fitting(len(batch), lambda: self._accumulate(batch))
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.spec.max_grad_norm))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        metrics, norm = self.optimize(batch, learning_rate)
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(norm)):
             raise self._diverged("loss")
-        self._optimizer.step()
-        tokens, seconds = sum(len(example.tokens) for example in batch), time.perf_counter() - started
+        tokens, seconds = sum(map(token_count, batch)), time.perf_counter() - started
         self._speeds.append((tokens, seconds))
         progress.trained_tokens += tokens
         progress.seconds += seconds
-        progress.metrics |= {"train_loss": loss, "train_accuracy": accuracy}
-        self._report_step(learning_rate, norm)
+        progress.metrics |= {"train_loss": metrics["loss"], "train_accuracy": metrics["accuracy"]}
+        self._report_step(metrics, learning_rate, norm)
+
+    def optimize(self, batch: list[Item], learning_rate: float) -> tuple[dict[str, float], float]:
+        """One optimizer step, and nothing else: the objective's metrics and the gradient's norm before it.
+
+        A step whose gradient is not a number is not taken.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        metrics = self.computation.gradients(batch)
+        parameters = self.computation.parameters
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.max_grad_norm))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        return metrics, norm
+
+    def _seed(self, step: int) -> None:
+        """A step has its own random numbers (dropout, noise), whatever happened before it."""
+        drawn = random.Random(f"{self.spec.seed} {step} {self.ranks.rank}")
+        torch.manual_seed(drawn.getrandbits(63))
+
+    def _after_step(self) -> None:
+        step = self.progress.step
+        saving = step == self.steps or step % self._save_every == 0
+        better = False
+        if saving or step % self._eval_every == 0:
+            better = self._evaluate()
+        if saving or (better and self.spec.load_best):
+            self._checkpoint()
 
     def _diverged(self, what: str) -> Diverged:
         return Diverged(
@@ -118,81 +166,18 @@ class Trainer:
             f"(now {self.spec.learning_rate:g}) or raise `warmup_fraction`"
         )
 
-    def _fitting(self, rows: int, attempt: Callable[[], T]) -> T:
-        """What `attempt` returns once it fits into memory. Raises: OutOfMemory when it never does."""
-        while True:
-            try:
-                return attempt()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside the handler: the exception's frames held the tensors of the failed pass.
-            self._use_less_memory(rows)
-
-    def _accumulate(self, batch: list[Example]) -> tuple[float, float]:
-        """Gradients of the mean loss over the whole step's weight, gathered from micro-batches.
-
-        Returns (loss per unit of weight in nats, share of counted tokens predicted greedily).
-        """
-        self._wrapped.train()
-        self._optimizer.zero_grad(set_to_none=True)
-        step_weight = sum(sum(example.weights) for example in batch)
-        loss, correct, counted = 0.0, 0, 0
-        for piece in pieces(batch, self._micro_batch_size()):
-            score = self._scorer.score(collate(piece, self._device))
-            (score.loss / step_weight).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            loss += float(score.loss.detach())
-            correct += score.correct
-            counted += score.tokens
-        return loss / step_weight, correct / counted
-
-    def _micro_batch_size(self) -> int:
-        wanted = self.progress.micro_batch_size or self.spec.micro_batch_size or self.spec.batch_size
-        return min(wanted, self.spec.batch_size)
-
-    def _use_less_memory(self, rows: int) -> None:
-        """Halve the micro-batch; at one row recompute activations instead of keeping them.
-
-        Raises:
-            OutOfMemory: both are done already.
-        """
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        size = min(self._micro_batch_size(), rows)
-        if size > 1:
-            self.progress.micro_batch_size = size // 2
-            message = f"out of memory with {size} rows a pass: going on with {size // 2}"
-        elif not self._recomputing:
-            self.progress.micro_batch_size = 1
-            self._recomputing = True
-            self._scorer.model.activation_checkpointing_enable()
-            message = (
-                "out of memory with one row a pass: recomputing activations from now on, which is slower"
-            )
-        else:
-            raise OutOfMemory(
-                "not even one row fits into memory: lower `max_sequence_tokens` or `lora.r`, "
-                "use precision bfloat16, or a smaller base"
-            )
-        self._events.write("warning", message=message)
-
     def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to 0 just after the last step. Steps count from 1."""
-        warmup = math.ceil(self.spec.warmup_fraction * self.steps)
-        if step <= warmup:
-            return self.spec.learning_rate * step / warmup
-        share = (step - 1 - warmup) / max(1, self.steps - warmup)
-        return self.spec.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        highest = self.progress.learning_rate or self.spec.learning_rate
+        return highest * rate_share(self.spec.lr_scheduler, self.spec.warmup_fraction, step, self.steps)
 
-    def _report_step(self, learning_rate: float, norm: float) -> None:
+    def _report_step(self, metrics: dict[str, float], learning_rate: float, norm: float) -> None:
         tokens, seconds = (sum(values) for values in zip(*self._speeds, strict=True))
         progress = self.progress
         self._events.write(
             "step",
             step=progress.step,
             epoch=(progress.step - 1) // self.steps_per_epoch + 1,
-            train_loss=progress.metrics["train_loss"],
-            train_accuracy=progress.metrics["train_accuracy"],
+            **_named("train", metrics),
             learning_rate=learning_rate,
             grad_norm=norm,
             tokens_per_s=tokens / seconds,
@@ -201,41 +186,60 @@ class Trainer:
             trained_tokens=progress.trained_tokens,
         )
 
-    def _evaluate(self) -> None:
-        """Report loss and accuracy on the held-out rows, once for each step."""
-        if not self._valid or self._evaluated_step == self.progress.step:
-            return
-        loss, accuracy = self._fitting(len(self._valid), self._held_out)
-        if not math.isfinite(loss):
+    def _evaluate(self) -> bool:
+        """Report how the held-out rows do, once for each step; whether their loss is the lowest yet."""
+        progress = self.progress
+        if not self._valid or self._evaluated_step == progress.step:
+            return False
+        found = self.computation.held_out(self._valid)
+        if not math.isfinite(found["loss"]):
             raise self._diverged("held-out loss")
-        self._evaluated_step = self.progress.step
-        metrics = {"valid_loss": loss, "valid_accuracy": accuracy}
-        self.progress.metrics |= metrics
-        self._events.write("eval", step=self.progress.step, **metrics)
+        self._evaluated_step = progress.step
+        metrics = _named("valid", found)
+        progress.metrics |= {name: metrics[name] for name in ("valid_loss", "valid_accuracy")}
+        self._events.write("eval", step=progress.step, **metrics)
+        lowest = progress.lowest_valid_loss
+        better = lowest is None or found["loss"] < lowest
+        progress.lowest_valid_loss = found["loss"] if better else lowest
+        progress.evaluations_without_gain = 0 if better else progress.evaluations_without_gain + 1
+        return better
 
-    @torch.no_grad()
-    def _held_out(self) -> tuple[float, float]:
-        """Loss per unit of weight in nats, and the share of counted tokens predicted greedily."""
-        self._wrapped.eval()
-        loss, weight, correct, counted = 0.0, 0.0, 0, 0
-        for piece in pieces(self._valid, self._micro_batch_size()):
-            score = self._scorer.score(collate(piece, self._device))
-            loss += float(score.loss)
-            weight += score.weight
-            correct += score.correct
-            counted += score.tokens
-        return loss / weight, correct / counted
+    def _patience_ended(self) -> bool:
+        patience = self.spec.early_stopping_patience
+        return patience is not None and self.progress.evaluations_without_gain >= patience
+
+    def _stop_early(self) -> None:
+        progress = self.progress
+        if self._checkpoints.newest_step() != progress.step:
+            self._checkpoint()
+        self._events.write(
+            "warning",
+            message=f"stopped early at step {progress.step} of {self.steps}: the held-out loss was not lower "
+            f"in the last {progress.evaluations_without_gain} evaluations",
+        )
 
     def _checkpoint(self) -> None:
         progress = self.progress
         if progress.step == 0:
             return
+        progress.micro_batch_size = self.passes.limit
         valid_loss = progress.metrics.get("valid_loss")
         best = progress.best_valid_loss
-        if valid_loss is not None and (best is None or valid_loss < best):
+        # The newest held-out loss may be an older step's.
+        current = self._evaluated_step == progress.step
+        if current and valid_loss is not None and (best is None or valid_loss < best):
             progress.best_step, progress.best_valid_loss = progress.step, valid_loss
-        path = self._checkpoints.save(self._wrapped, self._optimizer, progress)
-        self._events.write("checkpoint", step=progress.step, path=str(path), **progress.metrics)
+        if self.ranks.is_main:
+            path = self._checkpoints.save(self._wrapped, self.optimizer, self._objective.state(), progress)
+            self._events.write("checkpoint", step=progress.step, path=str(path), **progress.metrics)
+        self.ranks.barrier()
+
+
+def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    """Objectives' own names for their metrics as the events have them."""
+    return {
+        f"{prefix}_{name}" if name in ("loss", "accuracy") else name: value for name, value in metrics.items()
+    }
 
 
 def overfitting_warning(progress: Progress) -> str | None:

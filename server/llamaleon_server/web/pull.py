@@ -7,10 +7,9 @@ import contextlib
 import functools
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,13 +24,10 @@ from llamaleon_server.web.errors import json_response
 from llamaleon_server.web.services import Services, services_of
 from llamaleon_server.web.sse import EventStream
 from llamaleon_server.wire.decode import decode
+from llamaleon_server.wire.hub import Address, Text, Token
 
 # Not the default pool's threads: a hub that does not answer must not hold up what writes to the disk.
 SEARCHES = ThreadPoolExecutor(2, "search")
-
-Text = Annotated[str, Meta(min_length=1)]
-Token = Annotated[str, Meta(pattern=r"^[!-~]+$")]  # it becomes a header
-Address = Annotated[str, Meta(pattern=r"^https?://[^/\s@]+(/\S*)?$")]
 
 
 class PullRequest(Struct, frozen=True):

@@ -20,9 +20,9 @@ from llamaleon_server.registry.hot import load_adapter
 from llamaleon_server.web.adapters import shown
 from llamaleon_server.web.described import Described
 from llamaleon_server.web.errors import json_response
-from llamaleon_server.web.pull import Address, Token
 from llamaleon_server.web.services import services_of
 from llamaleon_server.wire.decode import decode
+from llamaleon_server.wire.hub import Address, Token
 from llamaleon_server.wire.shown import Adapter
 
 # Not the default pool's threads: an upload lasts, and others wait for those.

@@ -6,10 +6,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from llamaleon_server.wire.hub import Text, Token
 from llamaleon_server.wire.shown import File
-
-Text = Annotated[str, Meta(min_length=1)]
-Token = Annotated[str, Meta(pattern=r"^[!-~]+$")]  # it becomes a header
 
 
 class HubRequest(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tests.tiny.reference import open_model
 
 from llamaleon_trainer.events import EventWriter, read_events
 from llamaleon_trainer.inputs import read_inputs
-from llamaleon_trainer.job import Event, JobSpec, LoraSettings, Row, write_spec
+from llamaleon_trainer.job import Event, JobSpec, LoraSettings, PreferenceRow, Row, write_spec
 from llamaleon_trainer.parity import write_logits
 from llamaleon_trainer.recipe import run
+from llamaleon_trainer.train import Stop
 
 PROBE = [list(range(3, 30)), list(range(100, 130))]
 
@@ -48,17 +50,17 @@ def write_job(directory: Path, rows: int = 18, **changes: Any) -> Path:
     return directory
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
+def write_rows(path: Path, rows: Sequence[Row | PreferenceRow]) -> None:
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
 def run_here(directory: Path, stop_after: int | None = None) -> list[Event]:
-    """Run the job in this process, asking it to stop after so many steps; its events."""
+    """Run the job in this process, asking it to pause after so many steps; its events."""
     writer = EventWriter(directory / "events.jsonl")
 
-    def stopped() -> bool:
+    def stopped() -> Stop | None:
         steps = [event for event in events(directory) if event.type == "step"]
-        return stop_after is not None and len(steps) >= stop_after
+        return "paused" if stop_after is not None and len(steps) >= stop_after else None
 
     try:
         run(directory, read_inputs(directory), writer, stopped)

@@ -32,7 +32,7 @@ def test_long_rows_are_cut_and_empty_ones_left_out_with_a_warning(job: Path) -> 
     long, late = Row(list(range(9)), [0.0] + [1.0] * 8), Row(list(range(9)), [0.0] * 8 + [1.0])
     write_rows(job / "train.jsonl", [long, late, Row([1], [1]), Row([1, 2], [1, 0])])
     train = read_inputs(job).train
-    assert [example.targets for example in train.examples] == [[1, 2, 3, 4, 5]]
+    assert [item.sequences[0].targets for item in train.examples] == [[1, 2, 3, 4, 5]]
     assert train.warnings[0].startswith("train.jsonl: 1 rows are longer than 6 tokens")
     assert train.warnings[1].startswith("train.jsonl: 3 rows were left out")
 

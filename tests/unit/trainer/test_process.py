@@ -61,31 +61,40 @@ def test_killed_and_started_again_equals_unbroken(tmp_path: Path) -> None:
     assert losses(broken) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def test_cancelled_and_then_terminated(tmp_path: Path) -> None:
-    """Both ways to stop, on one job: `cancel` stops it, then without the file it goes on until SIGTERM."""
+def test_cancelled_paused_and_terminated(tmp_path: Path) -> None:
+    """All ways to stop, on one job: each leaves a checkpoint, from which the job goes on."""
     job = write_job(tmp_path, epochs=1000, batch_size=4, save_every_steps=10**6, eval_every_steps=10**6)
-    with trainer(job) as process:
-        wait_for(job, "step", process)
-        (job / "cancel").touch()
-        assert process.wait(TIMEOUT_S) == 0
-    first_stop = _assert_stopped(job)
-    (job / "cancel").unlink()
-    with trainer(job) as process:
-        while events(job, "step")[-1].data["step"] == first_stop:
-            assert process.poll() is None, (job / "trainer.log").read_text()
-            time.sleep(0.01)
-        process.terminate()
-        assert process.wait(TIMEOUT_S) == 0
-    assert events(job, "started")[1].data["resumed_from_step"] == first_stop
-    assert _assert_stopped(job) > first_stop
+    reached = 0
+    for how, event in (("cancel", "cancelled"), ("pause", "paused"), ("SIGTERM", "paused")):
+        with trainer(job) as process:
+            _wait_for_step(job, reached + 1, process)
+            if how == "SIGTERM":
+                process.terminate()
+            else:
+                (job / how).touch()
+            assert process.wait(TIMEOUT_S) == 0
+        (job / how).unlink(missing_ok=True)
+        resumed = events(job, "started")[-1].data["resumed_from_step"]
+        assert resumed == (reached or None)
+        reached = events(job, "step")[-1].data["step"]
+        assert (events(job)[-1].type, events(job)[-1].data) == (event, {"step": reached})
+        assert (job / "checkpoints" / f"step-{reached}" / "trainer_state.pt").exists()
 
 
-def _assert_stopped(job: Path) -> int:
-    last_step: int = events(job, "step")[-1].data["step"]
-    assert events(job)[-1].type == "cancelled"
-    assert events(job)[-1].data == {"step": last_step}
-    assert (job / "checkpoints" / f"step-{last_step}" / "trainer_state.pt").exists()
-    return last_step
+def test_paused_before_it_began(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    (job / "pause").touch()
+    assert run_process(job) == 0
+    assert (events(job)[-1].type, events(job)[-1].data) == ("paused", {"step": 0})
+    assert not (job / "checkpoints").exists()
+
+
+def _wait_for_step(job: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not any(event.data["step"] >= step for event in events(job, "step")):
+        assert process.poll() is None, (job / "trainer.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_failure_is_an_event_and_a_traceback(tmp_path: Path) -> None:

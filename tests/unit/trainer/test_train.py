@@ -24,7 +24,9 @@ from llamaleon_trainer.errors import BadJob, BaseMismatch, Diverged, OutOfMemory
 from llamaleon_trainer.job import LoraSettings, read_spec, write_spec
 from llamaleon_trainer.parity import compare_files, write_logits
 from llamaleon_trainer.scoring import Scorer
-from llamaleon_trainer.train import Trainer
+from llamaleon_trainer.steps import Computation
+
+WIDEST = 96  # tokens, of the longest row with its padding
 
 
 def change(directory: Path, **changes: Any) -> None:
@@ -40,7 +42,7 @@ def test_a_job_learns_and_leaves_everything_behind(job: Path) -> None:
     change(job, epochs=6)
     run_here(job)
     types = [event.type for event in events(job)]
-    assert types[:3] == ["started", "base_checked", "eval"]
+    assert types[:4] == ["started", "base_checked", "estimate", "eval"]
     assert [type for type in types if type != "warning"][-2:] == ["checkpoint", "finished"]
     started, finished = events(job, "started")[0].data, events(job, "finished")[0].data
     assert (started["steps"], started["train_rows"], started["valid_rows"]) == (24, 16, 2)
@@ -83,7 +85,7 @@ def test_stopped_and_resumed_equals_unbroken(tmp_path: Path) -> None:
     whole, broken = (write_job(tmp_path / name, epochs=2, batch_size=4, lora=lora) for name in "ab")
     run_here(whole)
     run_here(broken, stop_after=3)
-    assert events(broken)[-1].type == "cancelled"
+    assert events(broken)[-1].type == "paused"
     assert not (broken / "adapter").exists()
     run_here(broken)
     assert events(broken, "started")[1].data["resumed_from_step"] == 3
@@ -137,16 +139,21 @@ def test_the_loss_is_the_mean_over_the_weight_of_the_step(tmp_path: Path) -> Non
 
 def test_the_newest_and_the_best_checkpoints_are_kept(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = 4
-    monkeypatch.setattr(Trainer, "_held_out", lambda self: (1.0 + abs(self.progress.step - best), 0.5))
+    held_out = iter([abs(step - best) + 1.0 for step in range(9)])
+    monkeypatch.setattr(Computation, "held_out", lambda *_: {"loss": next(held_out), "accuracy": 0.5})
     change(job, save_every_steps=1)
     run_here(job)
-    kept = {int(path.name.removeprefix("step-")) for path in (job / "checkpoints").iterdir()}
+    kept = {
+        int(path.parent.name.removeprefix("step-"))
+        for path in (job / "checkpoints").glob("*/trainer_state.pt")
+    }
     assert kept == {best, 6, 7, 8}
+    assert len(list((job / "checkpoints").glob("step-*/adapter_model.safetensors"))) == 8
     assert "rose from 1.0000 at step 4 to 5.0000" in events(job, "warning")[-1].data["message"]
 
 
 def test_a_held_out_loss_that_is_not_a_number_fails(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "_held_out", lambda self: (math.nan, 0.5))
+    monkeypatch.setattr(Computation, "held_out", lambda *_: {"loss": math.nan, "accuracy": 0.5})
     with pytest.raises(Diverged, match="held-out loss is not a number at step 0"):
         run_here(job)
 
@@ -212,7 +219,7 @@ def test_a_checkpoint_of_another_spec_is_refused(job: Path) -> None:
 
 @pytest.mark.parametrize(
     ("targets", "message"),
-    [(["q_proj", "lm_head"], "names lm_head"), (["nowhere"], r"This base has .*q_proj")],
+    [(["q_proj", "lm_head"], "module .lm_head.: the base ties"), (["nowhere"], r"It has .*q_proj")],
 )
 def test_targets_that_cannot_be_trained(job: Path, targets: list[str], message: str) -> None:
     change(job, lora=LoraSettings(r=2, target_modules=targets))
@@ -227,14 +234,14 @@ def _train_rows(job: Path) -> list[Any]:
 
 
 def _fail_above(rows: int, monkeypatch: pytest.MonkeyPatch, *, unless_recomputing: bool = False) -> None:
-    """As a GPU that holds so many rows; evaluation is not limited."""
-    score = Scorer.score
+    """As a GPU that holds so many of the longest rows; evaluation is not limited."""
+    predict = Scorer.predict
 
-    def limited(self: Scorer, batch: Any) -> Any:
+    def limited(self: Scorer, batch: Any, **options: Any) -> Any:
         recomputing = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
-        fits = len(batch.tokens) <= rows or (recomputing and unless_recomputing)
+        fits = batch.tokens.numel() <= rows * WIDEST or (recomputing and unless_recomputing)
         if torch.is_grad_enabled() and not fits:
             raise torch.OutOfMemoryError("tried to allocate")
-        return score(self, batch)
+        return predict(self, batch, **options)
 
-    monkeypatch.setattr(Scorer, "score", limited)
+    monkeypatch.setattr(Scorer, "predict", limited)

@@ -13,7 +13,8 @@ from tests.api import Api, error_of
 from llamaleon_server.chat.training import training_segments
 from llamaleon_server.jobs.measured import histogram
 from llamaleon_trainer.estimate import Speed
-from llamaleon_trainer.speeds import note_machine, speeds_path
+from llamaleon_trainer.job import JobSpec
+from llamaleon_trainer.speeds import note_speed, speeds_path
 
 CHANCE = random.Random(1)
 WORDS = ["".join(CHANCE.choices("abcdefghijlmnñopqrstuvz", k=7)) for _ in range(300)]
@@ -162,10 +163,11 @@ async def test_what_training_would_cost(api: Api) -> None:
     assert before["memory_bytes"] > 0
     speeds = speeds_path(api.services.jobs.store.directory("any"))
     speeds.parent.mkdir(parents=True, exist_ok=True)
-    note_machine(speeds, "cuda", "bfloat16", Speed(1e-12, 1e-9, 1e-3))
+    job = JobSpec(job_id="earlier", base="other.gguf")
+    note_speed(speeds, job, "cuda", "bfloat16", Speed(1e-12, 1e-9, 1e-3))
     short = (await checked(api, rows, model="tiny", hyperparameters={"n_epochs": 1}))["cost"]
     long = (await checked(api, rows, model="tiny", hyperparameters={"n_epochs": 50}))["cost"]
-    assert (long["device"], long["basis"]) == ("cuda", "measured")
+    assert (long["device"], long["basis"]) == ("cuda", "an earlier job on another base")
     assert 0 < short["seconds"] < long["seconds"]
 
 

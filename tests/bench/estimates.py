@@ -1,0 +1,116 @@
+"""How near the estimate comes: jobs of several shapes, beside what was said before their first step.
+
+Two estimates each: the trainer's own, after its trial passes, and the one without torch, from what an earlier
+job on this base taught (the first job of each base is not counted for it).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench.figures import Figure
+from tests.bench.options import Options
+from tests.bench.train import run_process
+from tests.bench.train_model import QUICK, LlamaShape, rows, write_job, write_model
+
+from llamaleon_convert.header import read_header
+from llamaleon_trainer.estimate import Estimate, estimate
+from llamaleon_trainer.events import read_events
+from llamaleon_trainer.job import read_spec
+from llamaleon_trainer.speeds import find_speed, speeds_path
+
+SHAPES = {
+    "7 M": LlamaShape(hidden=192, layers=6, ffn=512, heads=4, kv_heads=2, vocabulary=16_000),
+    "20 M": LlamaShape(),
+    "50 M": LlamaShape(hidden=512, layers=10, ffn=1376, heads=8, kv_heads=4, vocabulary=32_000),
+}
+ROWS = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    shape: str
+    title: str
+    longest: int = 256
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = (
+    Case("7 M", "short rows", 128),
+    Case("7 M", "8 rows a pass", 256, {"micro_batch_size": 8}),
+    Case("20 M", "as it comes"),
+    Case("20 M", "packed", 256, {"packing": True}),
+    Case("20 M", "recomputing", 512, {"gradient_checkpointing": True, "micro_batch_size": 4}),
+    Case("50 M", "short rows", 128),
+    Case("50 M", "one row a pass", 256, {"micro_batch_size": 1}),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Estimated over measured."""
+
+    seconds: float
+    memory: float
+    torch_free_seconds: float
+    torch_free_memory: float
+
+
+def measure(scratch: Path, options: Options) -> list[Figure]:
+    shapes = dict.fromkeys(SHAPES, QUICK) if options.quick else SHAPES
+    paths = {name: write_model(scratch / name.replace(" ", ""), shape)[0] for name, shape in shapes.items()}
+    jobs = scratch / "jobs"
+    jobs.mkdir()
+    found: dict[Case, Outcome] = {}
+    for number, case in enumerate(CASES):
+        made = rows(shapes[case.shape], ROWS, longest=case.longest)
+        settings = {"precision": "float32", "batch_size": 8, **case.settings}
+        job = write_job(jobs / f"job-{number}", paths[case.shape], made, **settings)
+        found[case] = _outcome(job, [len(row.tokens) for row in made])
+    first = {case.shape: case for case in reversed(CASES)}
+    later = [outcome for case, outcome in found.items() if first[case.shape] is not case]
+    own = list(found.values())
+    return [
+        _figure("time, after trying", [one.seconds for one in own], found),
+        _figure("peak memory, after trying", [one.memory for one in own], None),
+        _figure(
+            "time, without torch, the base trained once", [one.torch_free_seconds for one in later], None
+        ),
+        _figure("peak memory, without torch", [one.torch_free_memory for one in own], None),
+    ]
+
+
+def _outcome(job: Path, lengths: list[int]) -> Outcome:
+    spec = read_spec(job)
+    before: Estimate = estimate(
+        read_header(Path(spec.base)), spec, lengths, find_speed(speeds_path(job), spec)
+    )
+    peak_mib, seconds = run_process([sys.executable, "-m", "llamaleon_trainer", str(job)], job / "said")
+    events, _ = read_events(job / "events.jsonl")
+    said = next(event.data for event in events if event.type == "estimate")
+    peak = peak_mib * 2**20
+    return Outcome(
+        said["seconds"] / seconds,
+        said["memory_bytes"] / peak,
+        before.seconds / seconds,
+        before.memory_bytes / peak,
+    )
+
+
+def _figure(what: str, ratios: list[float], found: dict[Case, Outcome] | None) -> Figure:
+    worst = max(abs(ratio - 1) for ratio in ratios)
+    detail = ""
+    if found is not None:
+        lines = [
+            f"- {case.shape}, {case.title}: time {one.seconds:.2f}, memory {one.memory:.2f}; without torch "
+            f"{one.torch_free_seconds:.2f}, {one.torch_free_memory:.2f}"
+            for case, one in found.items()
+        ]
+        detail = "\n".join(["Estimated over measured:", "", *lines])
+    shown = f"{min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}"
+    raw = {"least": min(ratios), "most": max(ratios), "worst_error": worst}
+    return Figure(f"estimate of a job's {what}, over what it took", shown, "0.80 to 1.20", raw, detail)

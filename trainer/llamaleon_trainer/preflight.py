@@ -1,0 +1,226 @@
+"""Before the first step: how much goes through at once, what the job will take, at which rate it learns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from llamaleon_convert.header import read_header
+
+from . import estimate
+from .device import memory_bytes
+from .estimate import Shape, Speed, Work
+from .events import EventWriter
+from .inputs import Inputs
+from .items import Item, longest, token_count
+from .lr_finder import find_learning_rate
+from .speeds import find_speed, note_speed, speeds_path
+from .train import Trainer
+
+USABLE = {"cpu": 0.7, "cuda": 0.9}  # share of the free memory that passes may take
+TIMED_PASSES = 2
+SHORT_JOB_STEPS = 10  # below, trying would take a good part of the job
+
+
+class Kept(NamedTuple):
+    """What a pass keeps for its backward pass: some bytes however little goes through, and more a token."""
+
+    fixed: float
+    per_token: float
+
+    def bytes(self, tokens: int) -> float:
+        return self.fixed + self.per_token * tokens
+
+
+def preflight(
+    wrapped: Any, trainer: Trainer, inputs: Inputs, events: EventWriter, *, job_dir: Path, precision: str
+) -> None:
+    """Choose the rows of a pass if the job leaves it open, write `estimate`, find the learning rate if asked.
+
+    Nothing that is tried leaves a trace in the weights, the optimizer or the random numbers of the steps.
+    """
+    if trainer.progress.step:
+        return
+    device = trainer.computation.parameters[0].device
+    began, before = psutil.Process().create_time(), memory_bytes(device)
+    tries = trainer.steps >= SHORT_JOB_STEPS
+    trial = Trial(wrapped, trainer, inputs)
+    # Ranks that gather each other's weights have them in what torch saves, for a moment.
+    kept = trial.kept() if tries and inputs.spec.sharding == "none" else trial.reckoned()
+    if inputs.spec.micro_batch_size is None:
+        trial.choose_rows(kept)
+    path = speeds_path(job_dir)
+    speed = find_speed(path, inputs.spec, device.type, precision)
+    if tries:
+        speed = trial.timed(speed)
+        if trainer.ranks.is_main:
+            note_speed(path, inputs.spec, device.type, precision, speed)
+    events.write(
+        "estimate",
+        memory_bytes=round(before + trial.state_bytes() + kept.bytes(trial.largest_pass())),
+        seconds=time.time() - began + speed.seconds(trial.work()) / trainer.ranks.size,
+        basis=speed.basis,
+        steps=trainer.steps,
+        rows_per_pass=trainer.passes.rows,
+    )
+    if inputs.spec.find_learning_rate and trainer.progress.learning_rate is None:
+        found = find_learning_rate(trainer, inputs.spec.learning_rate, trainer.steps, inputs.spec.seed)
+        trainer.progress.learning_rate = found.learning_rate
+        events.write("lr_found", learning_rate=found.learning_rate, tried=found.tried, losses=found.losses)
+
+
+class Trial:
+    """Passes of a job that are only tried."""
+
+    def __init__(self, wrapped: Any, trainer: Trainer, inputs: Inputs) -> None:
+        self._wrapped, self._trainer, self._inputs = wrapped, trainer, inputs
+        self._device = trainer.computation.parameters[0].device
+        self._spec = inputs.spec
+        self._batches = trainer.batches(0)
+        self._shape = _shape(wrapped, trainer, inputs)
+        self._longest = max(map(longest, inputs.train.examples))
+
+    def kept(self) -> Kept:
+        """From what a short and a long row keep: the tensors that torch saves for the backward pass."""
+        items = sorted(self._inputs.train.examples, key=token_count)
+        (few, less), (many, more) = (self._saved([item]) for item in (items[0], items[-1]))
+        per_token = (more - less) / (many - few) if many > few else more / many
+        # Beside it, a block's gradients while they are computed, and the logits of a part.
+        beside = 4 * self._shape.kept
+        head = estimate.head_bytes(self._shape, self._device.type)
+        return Kept(max(0.0, more - per_token * many) + head, per_token + beside)
+
+    def reckoned(self) -> Kept:
+        one, two = (estimate.pass_bytes(self._shape, self._spec, n, self._device.type) for n in (1, 2))
+        return Kept(2 * one - two, two - one)
+
+    def choose_rows(self, kept: Kept) -> None:
+        """On a CPU no more than pays, and everywhere no more than fits; a GPU is also asked by trying."""
+        batch_size, kind = self._spec.batch_size, self._device.type
+        rows = estimate.default_rows(self._longest, batch_size, kind)
+        free = USABLE[kind] * (self._free() - self.state_bytes())
+        while rows > 1 and kept.bytes(rows * self._longest) > free:
+            rows = (rows + 1) // 2
+        if rows < batch_size:
+            self._trainer.passes.limit = rows
+        if kind == "cuda":  # `Passes` halves what does not fit after all
+            self._run(max(self._batches, key=_tokens))
+
+    def timed(self, speed: Speed) -> Speed:
+        """`speed`, corrected by how long the middle one of the batches takes."""
+        batch = sorted(self._batches, key=_tokens)[len(self._batches) // 2]
+        self._run(batch)  # kernels are compiled and caches filled
+        seconds = median(self._run(batch) for _ in range(TIMED_PASSES))
+        foretold = speed.seconds(self._work([batch])) / self._trainer.ranks.size
+        return speed.scaled(seconds / foretold, "the first passes, tried")
+
+    def work(self) -> Work:
+        """Of all steps and evaluations of the job."""
+        steps = self._trainer.steps
+        total = Work().plus(self._work(self._batches), steps / len(self._batches))
+        valid = self._inputs.valid.examples
+        if valid:
+            times = 0.0 + estimate.evaluations(self._spec, steps)
+            total = total.plus(self._work([sorted(valid, key=longest)], trained=False), times)
+        return total
+
+    def largest_pass(self) -> int:
+        """Tokens of it, padding included."""
+        return max(sum(piece) for batch in self._batches for piece, _ in self._cut(batch))
+
+    def state_bytes(self) -> int:
+        """Gradients and the optimizer's state."""
+        numbers: int = sum(parameter.numel() for parameter in self._trainer.computation.parameters)
+        return numbers * (4 + estimate.OPTIMIZER_BYTES[self._spec.optimizer])
+
+    def _work(self, batches: Sequence[Sequence[Item]], *, trained: bool = True) -> Work:
+        total = Work()
+        for batch in batches:
+            for rows, counted in self._cut(batch):
+                recomputed = self._spec.gradient_checkpointing
+                total = total.plus(
+                    estimate.pass_work(self._shape, rows, counted, trained=trained, recomputed=recomputed)
+                )
+        return total
+
+    def _cut(self, batch: Sequence[Item]) -> list[tuple[list[int], int]]:
+        """The rows of each pass of a batch with their padding, and how many of their tokens count."""
+        found = []
+        for piece in self._trainer.passes.cut(batch):
+            sequences = [sequence for item in piece for sequence in item.sequences]
+            lengths = [len(sequence.tokens) for sequence in sequences]
+            if not self._spec.packing:
+                lengths = [estimate.rounded(max(lengths))] * len(lengths)
+            found.append((lengths, sum(len(sequence.targets) for sequence in sequences)))
+        return found
+
+    def _run(self, batch: list[Item]) -> float:
+        """Seconds of its forward and backward passes."""
+        self._synchronise()
+        start = time.perf_counter()
+        self._trainer.computation.gradients(batch)
+        self._synchronise()
+        seconds = time.perf_counter() - start
+        for parameter in self._trainer.computation.parameters:
+            parameter.grad = None
+        return seconds
+
+    def _saved(self, items: list[Item]) -> tuple[int, int]:
+        """(tokens with padding, bytes that torch saves of their pass), model weights left out."""
+        known = {p.untyped_storage().data_ptr() for p in self._wrapped.parameters()}
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self._run(items)
+        return sum(sum(rows) for rows, _ in self._cut(items)), sum(sizes.values())
+
+    def _free(self) -> int:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+            free, _ = torch.cuda.mem_get_info(self._device)
+            return free
+        return int(psutil.virtual_memory().available)
+
+    def _synchronise(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def _tokens(batch: Sequence[Item]) -> int:
+    return sum(map(token_count, batch))
+
+
+def _shape(wrapped: Any, trainer: Trainer, inputs: Inputs) -> Shape:
+    """From the header where the base is a GGUF, else from its configuration."""
+    path = Path(inputs.spec.base)
+    if path.is_file():
+        return estimate.shape_of(read_header(path), inputs.spec)
+    config = wrapped.config
+    hidden = int(config.hidden_size)
+    ffn = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    heads = int(config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or hidden // heads)
+    key_value = size * int(getattr(config, "num_key_value_heads", None) or heads)
+    layers = int(config.num_hidden_layers)
+    return Shape(
+        hidden=hidden,
+        ffn=ffn,
+        key_value=key_value,
+        attention=size * heads,
+        layers=layers,
+        vocabulary=int(config.vocab_size),
+        linear=layers * (hidden * (2 * size * heads + 2 * key_value) + 3 * hidden * ffn),
+        lora=sum(parameter.numel() for parameter in trainer.computation.parameters),
+    )
