@@ -18,7 +18,7 @@ from .lora import load_lora, save_lora
 KEEP_NEWEST = 3
 # What may change between two runs of a job without changing what it computes.
 FREE_FIELDS = (
-    *("base", "device", "threads", "precision", "tf32", "compile", "processes", "sharding"),
+    *("base", "device", "threads", "precision", "tf32", "processes", "sharding"),
     *("micro_batch_size", "packing", "gradient_checkpointing", "max_base_kl", "report_to", "wandb"),
 )
 STATE = "trainer_state.pt"

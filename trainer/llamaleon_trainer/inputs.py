@@ -156,8 +156,6 @@ def _choices(spec: JobSpec) -> Iterator[Rule]:
     ):
         yield name, _either(known), value in known
     yield "report_to", f"a list of {_either(REPORTERS)}", set(spec.report_to) <= set(REPORTERS)
-    # Tried on a CPU: a tiny job had not ended after four times its time. Refused until it is seen to pay.
-    yield "compile", "false in this version", not spec.compile
 
 
 def _several(spec: JobSpec) -> Iterator[Rule]:

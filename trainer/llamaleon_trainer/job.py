@@ -105,7 +105,6 @@ class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label_smoothing: float = 0.0
     neftune_noise_alpha: float = 0.0
     gradient_checkpointing: bool = False
-    compile: bool = False
     tf32: bool = True
     early_stopping_patience: int | None = None  # held-out evaluations in a row that were not better
     load_best: bool = False  # the adapter is the checkpoint of the lowest held-out loss, not the last

@@ -148,7 +148,7 @@ def _precision(reading: Reading, key: str, value: Any) -> None:
 
 
 def _flag(name: str) -> Callable[[Reading, str, Any], None]:
-    """True for anything but false: `gradient_checkpointing: unsloth`, `torch_compile: auto`."""
+    """True for anything but false: `gradient_checkpointing: unsloth`."""
 
     def handle(reading: Reading, key: str, value: Any) -> None:
         reading.settings[name] = bool(value)
@@ -190,7 +190,6 @@ HANDLERS: dict[str, Callable[[Reading, str, Any], None]] = {
     "bfloat16": _precision,
     "float32": _precision,
     "gradient_checkpointing": _flag("gradient_checkpointing"),
-    "torch_compile": _flag("compile"),
     "eval_steps": _every("eval_every_steps"),
     "save_steps": _every("save_every_steps"),
     "train_on_inputs": _train_on_inputs,

@@ -26,7 +26,6 @@ HYPERPARAMETERS = (
     "base_weights",
     "precision",
     "tf32",
-    "compile",
     "gradient_checkpointing",
     "packing",
     "group_by_length",

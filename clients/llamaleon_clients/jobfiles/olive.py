@@ -42,7 +42,6 @@ NUMBERS = {
 FLAGS = {
     "tf32": "tf32",
     "gradient_checkpointing": "gradient_checkpointing",
-    "torch_compile": "compile",
     "group_by_length": "group_by_length",
     "load_best_model_at_end": "load_best",
 }

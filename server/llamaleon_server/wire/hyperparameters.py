@@ -106,7 +106,6 @@ RULES: dict[str, Rule] = {
     "base_weights": Choice(BASE_WEIGHTS),
     "precision": Choice(PRECISIONS),
     "tf32": Flag(),
-    "compile": Flag(),
     "gradient_checkpointing": Flag(),
     "packing": Flag(),
     "group_by_length": Flag(),

@@ -124,7 +124,6 @@ def test_a_rank_that_fails_says_why(tmp_path: Path) -> None:
         ({"processes": 2, "sharding": "deepspeed"}, "`sharding` must be none or fsdp: DeepSpeed"),
         ({"sharding": "fsdp", "base_weights": "full"}, "`sharding` must be none with one process"),
         ({"processes": 2, "sharding": "fsdp"}, "`base_weights` must be full where"),
-        ({"compile": True}, "`compile` must be false in this version"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: Any, message: str) -> None:

@@ -239,7 +239,6 @@ def test_errors_name_key_and_line(tmp_path: Path, more: dict[str, Any], said: st
         ({"val_set_size": 1}, {"held_out_fraction": 0.5}),
         ({"eval_steps": 20, "save_steps": 50}, {"eval_every_steps": 20, "save_every_steps": 50}),
         ({"gradient_checkpointing": "unsloth"}, {"gradient_checkpointing": True}),
-        ({"torch_compile": "auto"}, {"compile": True}),
         ({"rl": "dpo", "rl_beta": 0.2}, {"method": "dpo", "beta": 0.2}),
         ({"use_tensorboard": True}, {"tensorboard": True}),
         (
