@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def test_a_job_goes_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         events.write("finished", steps=3, seconds=1.0)
     events.close()
     (written,) = (tmp_path / "wandb").rglob("run-job.wandb")
-    content = written.read_bytes()
+    deadline = time.monotonic() + 60  # wandb's own process writes it, when it does
+    while b"train/loss" not in (content := written.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     for word in (b"colours", b"night", b"train/loss", b"llamaleon"):
         assert word in content
 
