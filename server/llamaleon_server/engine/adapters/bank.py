@@ -102,8 +102,9 @@ class AdapterBank:
     def choose(self, running: ListOf[Sequence]) -> list[Sequence]:
         """Those that may share the next pass; brings the adapters of the others nearer."""
         self._users = Counter(use.key for sequence in running for use in sequence.adapters)
+        now = time.monotonic()
         for key in self._users:
-            self.roster.known[key].last_used = time.monotonic()
+            self.roster.known[key].last_used = now
         ready = [sequence for sequence in running if self._is_ready(sequence.adapters)]
         if len(ready) < len(running):
             began = time.perf_counter()

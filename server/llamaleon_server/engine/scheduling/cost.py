@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
 FORGETTING = 0.95  # a pass twenty passes ago counts a third of the latest
 IGNORED_PASSES = 1  # the first allocates buffers and pages the weights in
 LEAST_PASSES = 4
@@ -22,8 +19,9 @@ DRIFT = (
 )
 DRIFT_GAIN = 0.2  # ...the average being over about five
 ANCHOR = 0.02  # how firmly a coefficient stays where it was while nothing new is seen of it
-EQUAL_PASSES = 8  # in a row that are all learned from; then one in so many
 UNIT_TOKENS = 64.0  # tokens and outputs are counted in this, so that the three coefficients are of one order
+
+Vector = list[float]  # fixed, per token, per output
 
 
 class StepCost:
@@ -32,17 +30,17 @@ class StepCost:
     Old passes fade, but only in favour of new ones: `ANCHOR` pulls every coefficient towards its last value,
     so a thousand passes of one shape do not make it forget what other shapes cost. Where all passes become
     slower, because the machine has other work, all that was learned is scaled.
+
+    Every step pays for it, and three by three numbers are few: numpy's calls would take ten times as long.
     """
 
     def __init__(self) -> None:
         self._seen = 0
         self._odd = 0  # passes in a row that took far longer (positive) or shorter (negative) than predicted
         self._drift = 0.0  # mean logarithm of measured over predicted
-        self._shape = (0, 0)  # of the last pass, and how many before it in a row had the same
-        self._repeated = 0
-        self._information = np.eye(3) * 1e-6
-        self._evidence = np.zeros(3)
-        self._fixed = self._per_token = self._per_output = 0.0
+        self._information = [[1e-6 * (row == column) for column in range(3)] for row in range(3)]
+        self._evidence = [0.0, 0.0, 0.0]
+        self._found = [0.0, 0.0, 0.0]
         self.largest_tokens = 0  # of a pass seen so far: beyond it the prediction is extrapolated
 
     def observe(self, tokens: int, outputs: int, seconds: float) -> None:
@@ -51,35 +49,25 @@ class StepCost:
         if self._seen <= IGNORED_PASSES or seconds <= 0.0:
             return
         self.largest_tokens = max(self.largest_tokens, tokens)
-        if self._teaches_nothing(tokens, outputs):
-            return
         expected = self.predict(tokens, outputs)
         if expected:
             seconds = self._believable(seconds, expected)
             self._follow(seconds / expected)
-        row = np.array([1.0, tokens / UNIT_TOKENS, outputs / UNIT_TOKENS]) / seconds
+        row = [1.0 / seconds, tokens / UNIT_TOKENS / seconds, outputs / UNIT_TOKENS / seconds]
         anchor = ANCHOR * (1.0 - FORGETTING) / seconds**2
-        last = np.array([self._fixed, self._per_token * UNIT_TOKENS, self._per_output * UNIT_TOKENS])
-        self._information *= FORGETTING
-        self._information += np.outer(row, row) + anchor * np.eye(3)
-        self._evidence *= FORGETTING
-        self._evidence += row + anchor * last
-        fixed, per_token, per_output = (float(x) for x in _solve(self._information, self._evidence))
-        self._fixed, self._per_token = fixed, per_token / UNIT_TOKENS
-        self._per_output = per_output / UNIT_TOKENS
-
-    def _teaches_nothing(self, tokens: int, outputs: int) -> bool:
-        """Most of a long row of equal passes: learning from one costs 0.1 ms."""
-        shape = tokens, outputs
-        self._repeated = self._repeated + 1 if shape == self._shape else 0
-        self._shape = shape
-        return self._repeated > EQUAL_PASSES and self._repeated % EQUAL_PASSES != 0
+        for one, weights in zip(row, self._information, strict=True):
+            weights[:] = [FORGETTING * old + one * other for old, other in zip(weights, row, strict=True)]
+        for at, found in enumerate(self._found):
+            self._information[at][at] += anchor
+            self._evidence[at] = FORGETTING * self._evidence[at] + row[at] + anchor * found
+        self._found = _solve(self._information, self._evidence)
 
     def predict(self, tokens: int, outputs: int) -> float | None:
         """Seconds of a pass with so many tokens and rows of logits; None until enough passes were seen."""
         if self._seen < IGNORED_PASSES + LEAST_PASSES:
             return None
-        return self._fixed + self._per_token * tokens + self._per_output * outputs
+        fixed, per_token, per_output = self._found
+        return fixed + per_token * tokens / UNIT_TOKENS + per_output * outputs / UNIT_TOKENS
 
     def _believable(self, seconds: float, expected: float) -> float:
         """A single outlier is cut to size; the second in a row is a change, and believed."""
@@ -98,21 +86,36 @@ class StepCost:
             return
         factor = math.exp(self._drift)
         self._drift = 0.0
-        self._information /= factor**2
-        self._evidence /= factor
-        self._fixed, self._per_token = factor * self._fixed, factor * self._per_token
-        self._per_output *= factor
+        self._information = [[one / factor**2 for one in row] for row in self._information]
+        self._evidence = [one / factor for one in self._evidence]
+        self._found = [one * factor for one in self._found]
 
 
-def _solve(information: NDArray[np.float64], evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve(information: list[Vector], evidence: Vector) -> Vector:
     """The best coefficients among those that are not negative: the worst offender is left out, in turn."""
     kept = [0, 1, 2]
     while True:
-        found = np.linalg.solve(information[np.ix_(kept, kept)], evidence[kept])
-        worst = int(found.argmin())
-        if found[worst] >= 0.0 or len(kept) == 1:
+        found = _eliminate([[*(information[row][one] for one in kept), evidence[row]] for row in kept])
+        worst = min(found)
+        if worst >= 0.0 or len(kept) == 1:
             break
-        del kept[worst]
-    coefficients = np.zeros(3)
-    coefficients[kept] = np.maximum(found, 0.0)
+        del kept[found.index(worst)]
+    coefficients = [0.0, 0.0, 0.0]
+    for at, one in zip(kept, found, strict=True):
+        coefficients[at] = max(one, 0.0)
     return coefficients
+
+
+def _eliminate(rows: list[Vector]) -> Vector:
+    """Solve equations, each a row of coefficients and its right side. Definite ones need no pivots."""
+    for at, pivot in enumerate(rows):
+        for below in rows[at + 1 :]:
+            factor = below[at] / pivot[at]
+            for column in range(at, len(pivot)):
+                below[column] -= factor * pivot[column]
+    found: Vector = []
+    for at in range(len(rows) - 1, -1, -1):
+        row = rows[at]
+        known = sum(one * other for one, other in zip(row[at + 1 : -1], found, strict=True))
+        found.insert(0, (row[-1] - known) / row[at])
+    return found
