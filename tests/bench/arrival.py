@@ -22,7 +22,7 @@ from tests.lora import random_lora
 from llamaleon_server.engine.protocol import AdapterUse, LoadAdapter, Reply, Step
 from llamaleon_server.engine.status import BankStatus
 
-STREAMS, HOT, ARRIVALS = 8, 4, 8
+STREAMS, HOT, ARRIVALS = 8, 4, 12
 RANK = 8  # 17 MB on every linear layer of the 0.5 B-shaped model, in F32
 PROMPT = list(range(300, 308))
 USUAL_STEPS = 12  # between two events, to tell the usual step from
@@ -98,16 +98,17 @@ def arrival(scratch: Path, base: Path, goal_ms: int) -> list[Figure]:
         watch = Watch(engine, [])
         streams = start_streams(engine, hot)
         watch.usual_steps()
-        known, arrived = [], []
+        known, arrived, copying_s = [], [], []
         for number, key in enumerate(warm):
             known.append(watch.request_ms(hot[number % HOT]))
             arrived.append(watch.request_ms(key))
+            copying_s.append(engine.status.bank.last_copy_s)
         after = engine.status.bank
         loaded = [watch.load_ms(key, path) for key, path in zip(cold, paths[-ARRIVALS:], strict=True)]
         for number in streams:
             assert engine.answers[number].finish is None, "a stream ended while it was listened to"
     return [
-        arrival_figure(size, known, arrived, (before, after), goal_ms),
+        arrival_figure(size, known, arrived, copying_s, (before, after), goal_ms),
         load_figure(size, known, loaded),
     ]
 
@@ -131,26 +132,32 @@ def start_streams(engine: EngineProcess, keys: list[str]) -> list[int]:
 
 
 def arrival_figure(
-    size: float, known: list[float], arrived: list[float], banks: tuple[BankStatus, BankStatus], goal_ms: int
+    size: float,
+    known: list[float],
+    arrived: list[float],
+    copying_s: list[float],
+    banks: tuple[BankStatus, BankStatus],
+    goal_ms: int,
 ) -> Figure:
-    """`banks`: before and after."""
+    """`banks`: before and after. The worst of the requests that copied nothing says what is the machine's."""
     usual, (before, after) = statistics.median(known), banks
     added, most = statistics.median(arrived) - usual, max(arrived) - usual
     rebuilds, copied = after.rebuilds - before.rebuilds, after.copies - before.copies
     return Figure(
         f"a warm adapter of {size:.0f} MB enters the bank while {STREAMS} streams run: added to the worst "
         f"step beside the same request under an adapter that is there ({usual:.0f} ms)",
-        f"{added:.0f} ms, {most:.0f} ms in the worst of {len(arrived)}; {copied} copied in, the last in "
-        f"{after.last_copy_s * 1e3:.0f} ms, "
-        f"{rebuilds} re-reserves",
+        f"{added:.0f} ms, {most:.0f} ms in the worst of {len(arrived)} ({max(known) - usual:.0f} in the worst "
+        f"of as many where nothing arrived); {copied} copied in, each in {min(copying_s) * 1e3:.0f} to "
+        f"{max(copying_s) * 1e3:.0f} ms, {rebuilds} re-reserves",
         f"at most {goal_ms} ms, no re-reserve",
         {
             "added_ms": added,
             "added_most_ms": most,
+            "known_most_ms": max(known) - usual,
             "worst_step_known_ms": usual,
             "copies": float(copied),
             "rebuilds": float(rebuilds),
-            "last_copy_s": after.last_copy_s,
+            "longest_copy_s": max(copying_s),
         },
     )
 
