@@ -108,7 +108,14 @@ def arrival(scratch: Path, base: Path, goal_ms: int) -> list[Figure]:
         for number in streams:
             assert engine.answers[number].finish is None, "a stream ended while it was listened to"
     return [
-        arrival_figure(size, known, arrived, copying_s, (before, after), goal_ms),
+        arrival_figure(
+            size,
+            known=known,
+            arrived=arrived,
+            copying_s=copying_s,
+            banks=(before, after),
+            goal_ms=goal_ms,
+        ),
         load_figure(size, known, loaded),
     ]
 
@@ -133,6 +140,7 @@ def start_streams(engine: EngineProcess, keys: list[str]) -> list[int]:
 
 def arrival_figure(
     size: float,
+    *,
     known: list[float],
     arrived: list[float],
     copying_s: list[float],
@@ -146,9 +154,9 @@ def arrival_figure(
     return Figure(
         f"a warm adapter of {size:.0f} MB enters the bank while {STREAMS} streams run: added to the worst "
         f"step beside the same request under an adapter that is there ({usual:.0f} ms)",
-        f"{added:.0f} ms, {most:.0f} ms in the worst of {len(arrived)} ({max(known) - usual:.0f} in the worst "
-        f"of as many where nothing arrived); {copied} copied in, each in {min(copying_s) * 1e3:.0f} to "
-        f"{max(copying_s) * 1e3:.0f} ms, {rebuilds} re-reserves",
+        f"{added:.0f} ms, {most:.0f} ms in the worst of {len(arrived)} (where nothing arrived "
+        f"{max(known) - usual:.0f} in the worst of as many); {copied} copied in, each in "
+        f"{min(copying_s) * 1e3:.0f} to {max(copying_s) * 1e3:.0f} ms, {rebuilds} re-reserves",
         f"at most {goal_ms} ms, no re-reserve",
         {
             "added_ms": added,

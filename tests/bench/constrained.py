@@ -106,7 +106,7 @@ def _compiled(compiler: Compiler, text: str) -> Grammar:
         results.append(result)
         done.set()
 
-    compiler.compile(text, take)
+    compiler.compile(text, lambda: True, take)
     done.wait()
     assert isinstance(results[0], Grammar), results[0]
     return results[0]

@@ -9,6 +9,7 @@ Source: src/llama-adapter.cpp `llama_adapter_lora_init_impl` and src/llama-graph
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ def check(path: Path, base: Header) -> AdapterFile:
         rank = max(rank, _check_pair(header, base, target, a, b))
     alpha = header.get(ALPHA_KEY) if ALPHA_KEY in header else 0.0
     assert isinstance(alpha, float), "its type is checked"
+    if not math.isfinite(alpha):
+        raise AdapterError(f"{path}: `{ALPHA_KEY}` is {alpha}. Convert the adapter again.")
     return AdapterFile(path, pairs, alpha, rank, header.size)
 
 

@@ -99,7 +99,8 @@ class Context:
             native.llama_set_causal_attn(self.handle, True)
         if status == NO_KV_SLOT:
             return False
-        if status != DECODED or not (self.mixer is None or self.mixer.check()):
+        mixed = self.mixer is None or self.mixer.check()  # in any case: the next pass starts without its mark
+        if status != DECODED or not mixed:
             raise DecodeError(status)
         return True
 

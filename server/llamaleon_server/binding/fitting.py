@@ -88,8 +88,10 @@ def state_bytes(header: Header) -> int:
 
 
 def _number(header: Header, name: str) -> int:
+    """Of models whose layers differ, the largest."""
     value = header.model_value(name)
-    return value if isinstance(value, int) else 0
+    values = value if isinstance(value, list) else [value]
+    return max((one for one in values if isinstance(one, int)), default=0)
 
 
 def gpu_layers(sizes: Sizes, kv_bytes: int, free: Sequence[int]) -> int:

@@ -38,7 +38,10 @@ def _means(header: Header, name: str) -> npt.NDArray[np.float32]:
     if counts is None:
         raise BindingError(f"{header.path}: {name + SUMS!r} has no {name + COUNTS!r} beside it.")
     many = _floats(header, counts)
-    sums = _floats(header, header.tensors[name + SUMS]).reshape(len(many), -1)
+    sums = _floats(header, header.tensors[name + SUMS])
+    if not many.size or sums.size % many.size:
+        raise BindingError(f"{header.path}: {name!r} has {sums.size} sums for {many.size} counts.")
+    sums = sums.reshape(len(many), -1)
     # An expert that no text reached: every column as important as the next.
     return np.where(many[:, None] > 0, sums / np.maximum(many, 1)[:, None], 1).astype(np.float32).ravel()
 

@@ -93,7 +93,7 @@ class Mixer:
         `whole`: let it see all ranks, so that llama.cpp reserves for the largest pass. `uniform`: all rows
         are under the same adapters, and the order in which the model takes them is not known.
         """
-        key = (context, rows, whole)
+        key = (context, rows, whole, uniform)
         if key == self._arranged:
             return
         self._arranged = key

@@ -78,6 +78,8 @@ def quantize(
     temporary = Path(name)
     try:
         _run(source, temporary, _Settings(number, types, importance, threads))
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.chmod(0o644)  # mkstemp's files are private
         temporary.replace(target)
     finally:

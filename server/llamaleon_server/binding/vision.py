@@ -6,7 +6,7 @@ Only the thread that made a projector may use it.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +88,11 @@ class Projector:
 
     @contextmanager
     def chunks(
-        self, prompt: str, images: Sequence[bytes], *, add_special: bool, parse_special: bool
+        self, prompt: str, images: Iterable[bytes], *, add_special: bool, parse_special: bool
     ) -> Iterator[list[Chunk]]:
         """A prompt in parts, an image for each marker in it; they live inside the block.
 
-        There must be as many markers as images. Raises: ImageError.
+        There must be as many markers as images. Raises: ImageError, and what `images` raises.
         """
         mtmd, bitmaps = self._mtmd, list[Any]()
         chunks = mtmd.mtmd_input_chunks_init()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +15,8 @@ from llamaleon_server.binding.batch import Batch
 from llamaleon_server.binding.context import Context
 from llamaleon_server.engine.protocol import DumpLogits
 from llamaleon_server.engine.sequence import adapter_set
+
+MakeContext = Callable[[int, int], AbstractContextManager[Context]]
 
 PIECE_TOKENS = 64  # bounds how long other requests wait, and the logits in memory
 
@@ -33,14 +36,12 @@ class LogitsDump:
     def longest(self) -> int:
         return max((len(tokens) for tokens in self.request.sequences), default=0)
 
-    def advance(
-        self, make_context: Callable[[int, int], Context], arrange: Callable[[Context, int], None]
-    ) -> bool:
+    def advance(self, make_context: MakeContext, arrange: Callable[[Context, int], None]) -> bool:
         """Evaluate one piece. True once the file is there.
 
         `make_context(tokens, rows)` gives a context of our own; `arrange(context, tokens)` puts the adapters
         in place for a pass of it, again for every piece: between them others run.
-        Raises: OSError, LoadError, DecodeError; what was written is gone then.
+        Raises: OSError, LoadError, DecodeError, AdapterError; what was written is gone then.
         """
         if self._work is None:
             self._work = self._pieces(make_context, arrange)
@@ -54,19 +55,20 @@ class LogitsDump:
             raise
         return False
 
-    def _pieces(
-        self, make_context: Callable[[int, int], Context], arrange: Callable[[Context, int], None]
-    ) -> Generator[None]:
-        context = make_context(max(self.longest, 1), PIECE_TOKENS)
-        try:
+    def close(self) -> None:
+        """Give up; what was written is gone then."""
+        if self._work is not None:
+            self._work.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _pieces(self, make_context: MakeContext, arrange: Callable[[Context, int], None]) -> Generator[None]:
+        with make_context(max(self.longest, 1), PIECE_TOKENS) as context:
             with zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED) as archive:
                 for number, tokens in enumerate(self.request.sequences):
                     with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
                         yield from self._sequence(member, tokens, context, arrange)
             with self._partial.open("rb") as written:
                 os.fsync(written.fileno())
-        finally:
-            context.close()
 
     def _sequence(
         self,

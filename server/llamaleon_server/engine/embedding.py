@@ -68,6 +68,10 @@ class Embeddings:
         return bool(self._jobs)
 
     @property
+    def waiting(self) -> int:
+        return len(self._jobs)
+
+    @property
     def adapter_keys(self) -> set[str]:
         return {use.key for job in self._jobs for use in job.adapters}
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from llamaleon_server.binding.context import Context, exact_context
-from llamaleon_server.binding.errors import AdapterError, BindingError
+from llamaleon_server.binding.errors import AdapterError, BindingError, NoRoomError
 from llamaleon_server.binding.loading import Loaded
 from llamaleon_server.engine import protocol
 from llamaleon_server.engine.adapters.bank import AdapterBank
@@ -182,7 +183,7 @@ class Engine:
             except Rejected as error:
                 self._fail(request.id, error.code, str(error), error.param)
 
-        self._compiler.compile(grammar, done)
+        self._compiler.compile(grammar, lambda: request.id in self._compiling, done)
 
     def cancel(self, request: int) -> None:
         self._compiling.discard(request)
@@ -191,11 +192,16 @@ class Engine:
             self._scheduler.remove(sequence)
         else:
             self._embeddings.cancel(request)
+        for dump in [dump for dump in self._dumps if dump.request.id == request]:
+            self._drop_dump(dump)
         self._sweep()
 
     def embed(self, request: protocol.Embed | protocol.Rank, inputs: list[list[int]]) -> None:
         """Queue a request whose inputs are tokenised."""
         try:
+            if self._embeddings.waiting >= self._queue_limit:
+                message = f"{self._embeddings.waiting} requests are waiting. Try again later."
+                raise Rejected("queue_full", message)
             if isinstance(request, protocol.Embed):
                 self._require(request.adapters)
         except Rejected as error:
@@ -299,25 +305,40 @@ class Engine:
     def close(self) -> None:
         """Free what is not Python's, the model and its context aside."""
         self._compiler.close()
+        for dump in list(self._dumps):
+            self._drop_dump(dump)
         self._embeddings.close()
         self._bank.close()
 
     def _advance_dump(self) -> None:
         dump = self._dumps[0]
 
-        def make_context(tokens: int, rows: int) -> Context:
-            loaded = self._loaded
-            return exact_context(loaded.model, tokens, rows, loaded.threads, loaded.mixer)
-
         def arrange(context: Context, tokens: int) -> None:
-            self._bank.require(dump.adapters)
             self._bank.arrange(context, [(dump.adapters, tokens, tokens)])
 
         try:
-            if not dump.advance(make_context, arrange):
+            self._bank.require(dump.adapters)
+            if not dump.advance(self._dump_context, arrange):
                 return
         except (OSError, BindingError) as error:
+            if isinstance(error, NoRoomError) and self._scheduler.has_work:
+                return  # it comes when those that run now leave
             self._fail(dump.request.id, "engine_error", f"The logits cannot be written: {error}.")
         else:
             self._send(protocol.Reply(id=dump.request.id))
-        self._dumps.popleft()
+        self._drop_dump(dump)
+
+    @contextmanager
+    def _dump_context(self, tokens: int, rows: int) -> Iterator[Context]:
+        loaded = self._loaded
+        context = exact_context(loaded.model, tokens, rows, loaded.threads, loaded.mixer)
+        self._bank.contexts.append(context)
+        try:
+            yield context
+        finally:
+            self._bank.contexts.remove(context)
+            context.close()
+
+    def _drop_dump(self, dump: LogitsDump) -> None:
+        self._dumps.remove(dump)
+        dump.close()

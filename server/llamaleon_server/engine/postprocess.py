@@ -36,8 +36,9 @@ class Postprocessor:
         text, reason = self._take_tokens(sequence, drawn)
         taken = drawn.tokens[: min(sequence.generated - generated, len(drawn.tokens) - drawn.forced)]
         sequence.forced = sequence.generated - generated - len(taken)
-        sequence.drafted += len(draft)
-        sequence.accepted += sum(token == guess for token, guess in zip(taken, draft, strict=False))
+        if draft:
+            sequence.drafted += len(draft)
+            sequence.accepted += sum(token == guess for token, guess in zip(taken, draft, strict=False))
         tokens, logprobs = sequence.output.release()
         return Delta(
             id=sequence.id,
@@ -63,13 +64,14 @@ class Postprocessor:
         return text, reason
 
     def _push(self, sequence: Sequence, token: int, score: Score | None) -> str:
-        """The text that a token makes certain; an end token is counted but neither shown nor listed."""
+        """The text that a token makes certain; an end token is counted, but not shown."""
+        logprob = score.rendered(self._vocabulary) if score else None
         if token in self._vocabulary.end_tokens:
+            sequence.end_token = logprob
             return ""
         render = self._vocabulary.piece
         if sequence.request.parse_special_output:
             render = self._vocabulary.rendered
-        logprob = score.rendered(self._vocabulary) if score else None
         return sequence.output.push(token, render(token), logprob)
 
     def _end(self, sequence: Sequence, token: int) -> str | None:

@@ -19,7 +19,7 @@ from llamaleon_server.engine.status import EngineStatus
 # ---------------------------------------------------------------- API -> engine
 
 
-class AdapterUse(Struct, frozen=True, array_like=True):
+class AdapterUse(Struct, frozen=True, array_like=True, cache_hash=True):
     """One adapter of a request. The base alone is the empty tuple of uses."""
 
     key: str
@@ -258,7 +258,8 @@ class Timings(Struct, frozen=True, kw_only=True):
 class Finish(Struct, frozen=True, kw_only=True):
     """`reason` is "stop" (end token or stop string) or "length".
 
-    `completion_tokens` counts every token drawn, the end token included, as llama-server does.
+    `completion_tokens` counts every token drawn, the end token included, as llama-server does. `end` is that
+    token, where logprobs were asked for: no delta lists it.
     """
 
     reason: str
@@ -267,6 +268,7 @@ class Finish(Struct, frozen=True, kw_only=True):
     completion_tokens: int
     timings: Timings
     stop_string: str | None = None
+    end: TokenLogprob | None = None
 
 
 class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):

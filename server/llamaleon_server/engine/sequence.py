@@ -62,6 +62,7 @@ class Sequence:
         self.sampler: Sampler | None = None
         self.forced = 0  # the last so many tokens were drawn without their logits, which nobody needs
         self.output = Output(request.stop)
+        self.end_token: TokenLogprob | None = None  # once drawn, where logprobs were asked for
         self.prompt_logprobs: list[TokenLogprob] = []
         self.prompt_logprobs_sent = request.prompt_logprobs is None
         self.arrived = time.monotonic()
@@ -161,6 +162,7 @@ class Sequence:
                 accepted_tokens=self.accepted,
             ),
             stop_string=self.output.stop_string,
+            end=self.end_token,
         )
 
     def put_back(self) -> None:

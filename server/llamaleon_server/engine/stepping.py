@@ -104,6 +104,10 @@ class Stepper:
             for span in spans:
                 self._drop(span.sequence, "engine_error", f"The model failed: {error}.", outcome)
             return []
+        except AdapterError as error:  # llama.cpp's own copy of one, which it reads when it is first needed
+            for span in spans:
+                self._drop(span.sequence, failure_of(error), str(error), outcome)
+            return []
         if results is None:
             if not self._scheduler.make_room():
                 message = "The KV cache has no room for this request."
@@ -154,7 +158,7 @@ class Stepper:
     def _start_over(self, spoiled: list[Sequence], outcome: Outcome) -> None:
         """Numbers were not finite: find out by whose fault, and let the others go on."""
         if not self._quarantine.active:
-            self._quarantine.begin(self._scheduler.sequences())
+            self._quarantine.begin(self._scheduler.started)
         else:  # they ran alone, in a clean cache
             for sequence in spoiled:
                 self._drop(sequence, "engine_error", NOT_FINITE, outcome)

@@ -6,14 +6,15 @@ import queue
 import threading
 import traceback
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.errors import BindingError
 from llamaleon_server.binding.vision import Chunk, ImageError, Picture, Projector
-from llamaleon_server.engine.images import Image, placeholders, problem_of
+from llamaleon_server.engine.images import Image, first_problem, placeholders
 from llamaleon_server.engine.protocol import Failed, FailedCode, Generate
+from llamaleon_server.engine.webp import WebPError, as_bmp, is_webp
 
 KEPT_BYTES = 256 << 20  # of vectors of images seen before: chats send theirs again with every turn
 
@@ -85,14 +86,14 @@ class Vision(threading.Thread):
                     self._done(request, prompt)
 
     def _read(self, request: Generate) -> Prompt | Failed:
-        for index, image in enumerate(request.media):
-            if problem := problem_of(image):
-                return _failed(request, f"The image cannot be read: {problem}.", f"media[{index}]")
+        if found := first_problem(request.media):
+            index, problem = found
+            return _failed(request, f"The image cannot be read: {problem}.", f"media[{index}]")
         assert isinstance(request.prompt, str), "the reader has checked that"
         try:
             with self._projector.chunks(
                 request.prompt,
-                request.media,
+                _readable(request.media),
                 add_special=request.add_special,
                 parse_special=request.parse_special,
             ) as chunks:
@@ -136,6 +137,16 @@ class Vision(threading.Thread):
                 self._seen_bytes -= oldest.vectors.nbytes
         self._seen.move_to_end(key)
         return picture
+
+
+def _readable(media: Sequence[bytes]) -> Iterator[bytes]:
+    """As mtmd reads them; one at a time, because decoded ones are large. Raises: ImageError."""
+    for index, image in enumerate(media):
+        try:
+            readable = as_bmp(image) if is_webp(image) else image
+        except WebPError as error:
+            raise ImageError(index, str(error)) from error
+        yield readable
 
 
 def _failed(request: Generate, message: str, param: str | None, code: FailedCode = "bad_request") -> Failed:

@@ -194,20 +194,20 @@ class Engine:
         try:
             yield
         finally:
-            self.adapter_users.subtract(keys)
+            self.adapter_users -= Counter(keys)  # which drops those that nobody holds any more
 
     async def unload_adapter(self, key: str) -> None:
         if self._adapters.pop(key, None) is not None:
+            self._paths.pop(key, None)
             self._pinned.pop(key, None)
             await self._ask(lambda number: protocol.UnloadAdapter(id=number, key=key))
 
     async def dump_logits(
         self, sequences: Sequence[list[int]], adapters: tuple[AdapterUse, ...], path: Path
     ) -> None:
-        await self._ask(
-            lambda number: protocol.DumpLogits(
-                id=number, sequences=list(sequences), adapters=adapters, path=str(path)
-            )
+        """Cancelling this cancels in the engine."""
+        await self._ask_or_cancel(
+            protocol.DumpLogits(id=0, sequences=list(sequences), adapters=adapters, path=str(path))
         )
 
     async def status(self) -> EngineStatus:
@@ -218,6 +218,11 @@ class Engine:
 
     async def evaluate(self, message: protocol.Embed | protocol.Rank) -> Reply:
         """Vectors or scores; the id is given here. Cancelling this cancels in the engine."""
+        return await self._ask_or_cancel(message)
+
+    # ------------------------------------------------------------ inside
+
+    async def _ask_or_cancel(self, message: protocol.Embed | protocol.Rank | protocol.DumpLogits) -> Reply:
         number = 0
 
         def numbered(given: int) -> protocol.ToEngine:
@@ -232,15 +237,13 @@ class Engine:
                 self._channel.send(protocol.Cancel(number))
             raise
 
-    # ------------------------------------------------------------ inside
-
     async def _load_adapter(self, key: str, path: Path) -> protocol.AdapterLoaded:
         reply = await self._ask(lambda number: protocol.LoadAdapter(id=number, key=key, path=str(path)))
         return _given(reply.adapter)
 
     def _forget_failed(self, key: str, task: asyncio.Task[protocol.AdapterLoaded]) -> None:
         if (task.cancelled() or task.exception() is not None) and self._adapters.get(key) is task:
-            del self._adapters[key]
+            del self._adapters[key], self._paths[key]
 
     async def _ask(self, message: Callable[[int], protocol.ToEngine]) -> Reply:
         if self._death is not None:
@@ -255,8 +258,11 @@ class Engine:
             del self._replies[number]
 
     async def _read(self) -> None:
-        while (message := await self._channel.receive()) is not None:
-            self._dispatch(message)
+        try:
+            while (message := await self._channel.receive()) is not None:
+                self._dispatch(message)
+        except Exception:  # of another package's engine: who waits for it must learn that it is over
+            log.exception("the engine of %s cannot be understood", self.name)
         # Running requests learn it at once; exit status and last lines come a moment after the pipe closes.
         self._die(EngineFailed(f"The engine of `{self.name}` died; the next request starts it again."))
         await self._channel.close()

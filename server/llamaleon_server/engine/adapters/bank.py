@@ -31,6 +31,7 @@ TURN_STEPS = 64  # an adapter that runs may be asked to leave a bank too small f
 IDLE_BANK_S = 30.0  # the bare base runs without the bank once no adapter was used for this long
 
 SHARED: AdapterSet = ()  # the lane of everything that shares passes, the bare base among it
+MOST_TRIES = 16  # to have a set in the bank together: each of its adapters may make that anew, larger
 MOST_SETS = 1024  # whose lanes are remembered: there is no end of blends
 
 
@@ -185,13 +186,15 @@ class AdapterBank:
         if hot.copy(known.key, deadline):
             self._trim()
 
-    def _enter(self, hot: HotAdapters, known: Known) -> bool:
+    def _enter(self, hot: HotAdapters, known: Known, together: frozenset[str] = frozenset()) -> bool:
+        """Find a place for a warm adapter, but not that of one that it is wanted `together` with."""
         assert known.weights is not None, "only warm adapters enter"
-        protected = set(self._users)
+        protected = together | self._users.keys()
         try:
             entered = hot.enter(known, protected, self._clock)
             if not entered:
-                victim = hot.longest_in(known.kind, self.roster.pinned, self._clock - TURN_STEPS)
+                spared = self.roster.pinned | together
+                victim = hot.longest_in(known.kind, spared, self._clock - TURN_STEPS)
                 if victim is not None:
                     entered = hot.enter(known, protected - {victim}, self._clock)
                 elif not self._others_run(hot, known):  # only the pinned are in the way, scattered
@@ -228,14 +231,21 @@ class AdapterBank:
             return
         if self._is_alone(adapters):
             return
-        for use in adapters:
-            known = self.roster.known[use.key]
-            if not self._hot.ready(use.key):
-                self._warm.warm_now(known)
-                known.last_used = time.monotonic()
-                if use.key not in self._hot.entries and not self._enter(self._hot, known):
-                    raise NoRoomError("the bank has no room for it while others run")
-                self._hot.copy(use.key, float("inf"))
+        hot, keys = self._hot, [use.key for use in adapters]
+        for _ in range(MOST_TRIES):
+            missing = [key for key in keys if not hot.ready(key)]
+            if not missing:
+                return
+            for key in missing:  # a bank made anew for one has lost those that were there
+                self._require_one(hot, self.roster.known[key], frozenset(keys))
+        raise NoRoomError("the bank has no room for all of them while others run")
+
+    def _require_one(self, hot: HotAdapters, known: Known, together: frozenset[str]) -> None:
+        self._warm.warm_now(known)
+        known.last_used = time.monotonic()
+        if known.key not in hot.entries and not self._enter(hot, known, together):
+            raise NoRoomError("the bank has no room for it while others run")
+        hot.copy(known.key, float("inf"))
 
     def arrange(self, context: Context, rows: ListOf[tuple[AdapterSet, int, int]]) -> bool:
         """Set up the next pass of a context: (adapters, tokens, outputs) in batch order.

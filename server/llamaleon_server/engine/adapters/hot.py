@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from llamaleon_server.binding.bank import FIRST_RANK, GRANULE, Bank
@@ -45,17 +46,19 @@ class HotAdapters:
         self.copies = self.evictions = self.rebuilds = 0
         self.last_copy_s = 0.0
 
+    # These three may be asked for by another thread.
+
     @property
     def total_ranks(self) -> int:
-        return sum(space.total for space in self._spaces.values())
+        return sum(space.total for space in list(self._spaces.values()))
 
     @property
     def used_ranks(self) -> int:
-        return sum(space.used for space in self._spaces.values())
+        return sum(space.used for space in list(self._spaces.values()))
 
     @property
     def bytes(self) -> int:
-        return sum(bank.bytes for bank in self._mixer.banks.values())
+        return sum(bank.bytes for bank in list(self._mixer.banks.values()))
 
     def close(self) -> None:
         self._let_go()
@@ -73,7 +76,7 @@ class HotAdapters:
     def limit_ranks(self) -> int:
         return self._limit
 
-    def enter(self, known: Known, protected: set[str], clock: int) -> bool:
+    def enter(self, known: Known, protected: AbstractSet[str], clock: int) -> bool:
         """Find a place for a warm adapter and begin its copy. False if only protected ones could give way.
 
         Raises: AdapterError if the bank that it needs cannot be made.
@@ -131,13 +134,13 @@ class HotAdapters:
             self._spaces[hot.place.kind].give(hot.place.first, hot.place.ranks)
             self._mixer.forget()
 
-    def longest_in(self, kind: str, spared: set[str], before: int) -> str | None:
+    def longest_in(self, kind: str, spared: AbstractSet[str], before: int) -> str | None:
         """Of the adapters that came no later than `before`, the one that came first."""
         keys = [k for k, hot in self.entries.items() if hot.place.kind == kind and k not in spared]
         key = min(keys, key=lambda k: self.entries[k].since, default=None)
         return key if key is not None and self.entries[key].since <= before else None
 
-    def _oldest(self, kind: str, protected: set[str]) -> str | None:
+    def _oldest(self, kind: str, protected: AbstractSet[str]) -> str | None:
         keys = [
             key
             for key, hot in self.entries.items()

@@ -96,6 +96,8 @@ class Roster:
             if key not in self._unwanted:
                 self.known[key] = known
                 self._changed()
+            elif key in self._native:
+                self._loader.free(self._native.pop(key).handle)
         self._unwanted.discard(key)
         for answer in self._loading.pop(key):
             answer(result)

@@ -126,7 +126,7 @@ class PrefixCache:
 
     def _pays(self, stored: Stored, length: int, saved: int) -> bool:
         """Whether bringing it back takes less than computing the `saved` tokens."""
-        if saved < LEAST_TOKENS or len(stored.tokens) > self._kv.free + self.tokens:
+        if saved < LEAST_TOKENS or len(stored.tokens) > self._kv.free + self.reclaimable():
             return False
         fixed, whole = self._cost.predict(0, 0), self._cost.predict(saved, 0)
         if fixed is None or whole is None:
@@ -144,6 +144,9 @@ class PrefixCache:
             if match.slot in self._entries:
                 self._entries.move_to_end(match.slot)
         elif match.stored is not None:
+            # All of it comes back, before its end is cut off.
+            while self._kv.free < len(match.stored.tokens) and self.evict():
+                pass
             there = self.store.restore(match.stored, slot, match.tokens, end)
         return match.tokens if there else 0
 

@@ -37,8 +37,11 @@ class Compiler:
         self._tokenizer: LLTokenizer | None = None  # made when it is first needed
         self._known: OrderedDict[str, Grammar] = OrderedDict()
 
-    def compile(self, text: str, done: Done) -> None:
-        """Call `done` with a grammar of its own, from the engine's thread: at once if the text is known."""
+    def compile(self, text: str, wanted: Callable[[], bool], done: Done) -> None:
+        """Call `done` with a grammar of its own, from the engine's thread: at once if the text is known.
+
+        Not if it is no longer `wanted`, which may be asked from any thread, when its turn has come.
+        """
         known = self._known.get(text)
         if known is not None:
             self._known.move_to_end(text)
@@ -46,6 +49,8 @@ class Compiler:
             return
 
         def work() -> None:
+            if not wanted():
+                return
             try:
                 result: Grammar | GrammarRefused = self._compiled(text)
             except GrammarRefused as refused:

@@ -74,6 +74,11 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._waiting or self._running)
 
+    @property
+    def started(self) -> list[Sequence]:
+        """Those that run: the others have no cells."""
+        return list(self._running)
+
     def sequences(self) -> list[Sequence]:
         return [*self._running, *self._waiting]
 

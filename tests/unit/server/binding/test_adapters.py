@@ -98,6 +98,9 @@ def test_what_llama_cpp_would_abort_on_is_refused(tied: Loaded, tmp_path: Path) 
     path = write(tmp_path / "alpha.gguf", good, architecture="qwen2", alpha=4)
     with pytest.raises(AdapterError, match="not a 32-bit float"):
         loader.load(path)
+    path = write(tmp_path / "nan.gguf", good, architecture="qwen2", alpha=float("nan"))
+    with pytest.raises(AdapterError, match=r"`adapter\.lora\.alpha` is nan"):
+        loader.load(path)
     path = write(
         tmp_path / "type.gguf", pair("blk.0.attn_q.weight", 64, 64, dtype=np.float64), architecture="qwen2"
     )

@@ -146,6 +146,18 @@ def test_only_layers_with_attention_have_a_cache(tmp_path: Path) -> None:
     assert state_bytes(hybrid) == 4 * kinds.INNER * (kinds.STATE + kinds.TAPS - 1)
 
 
+def test_layers_that_differ_in_heads() -> None:
+    """As those of OpenELM: the width of a head is that of the model over the most of them."""
+    values = {
+        "embedding_length": 1280,
+        "block_count": 3,
+        "attention.head_count": [12, 16, 20],
+        "attention.head_count_kv": [3, 4, 5],
+    }
+    header: Any = SimpleNamespace(model_value=values.get)
+    assert kv_token_bytes(header, "f16", "f16") == (3 + 4 + 5) * 2 * (1280 // 20) * 2
+
+
 def test_which_gpus_share_a_model() -> None:
     devices: Any = [Device(1, "a"), Device(2, "b"), Device(3, "c")]
     assert [one.description for one in Split().used(devices)] == ["a", "b", "c"]

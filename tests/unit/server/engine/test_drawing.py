@@ -25,7 +25,7 @@ PROMPT = [30, 31, 32]
 
 
 def piece(token: int) -> bytes:
-    return LETTERS[token].encode()
+    return b"</s>" if token == END else LETTERS[token].encode()
 
 
 # What drawing and telling need of a vocabulary: tokens 0 to 25 are letters.
@@ -78,6 +78,16 @@ def test_an_end_token_that_was_guessed_ends_it_all() -> None:
     assert (delta.finish.reason, delta.finish.completion_tokens) == ("stop", 2)
     assert sequence.tokens == [*PROMPT, 0, END]
     assert delta.finish.timings.accepted_tokens == 2
+
+
+def test_an_end_token_is_told_with_the_end() -> None:
+    _, delta = told([0, END], (0,), logprobs=1)
+    assert (delta.tokens, len(delta.logprobs or [])) == ([0], 1)
+    assert delta.finish is not None
+    assert delta.finish.end is not None
+    assert (delta.finish.end.token_id, delta.finish.end.piece) == (END, b"</s>")
+    assert delta.finish.end.logprob == pytest.approx(0, abs=1e-6)
+    assert told([0, END], (0,))[1].finish.end is None, "nobody asked"  # type: ignore[union-attr]  # it ended
 
 
 def test_a_stop_string_ends_a_run_of_guesses() -> None:

@@ -5,6 +5,7 @@ More vocabularies: $LLAMALEON_TEST_VOCABULARIES is a folder of llama.cpp's `mode
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -67,7 +68,7 @@ def compiled(compiler: Compiler, text: str) -> Grammar:
         results.append(result)
         done.set()
 
-    compiler.compile(text, take)
+    compiler.compile(text, lambda: True, take)
     assert done.wait(60)
     if isinstance(results[0], GrammarRefused):
         raise results[0]
@@ -231,9 +232,20 @@ def test_a_known_grammar_is_copied_not_compiled(nano: Vocabulary) -> None:
         first = compiled(compiler, 'start: "ab"')
         first.accept(nano.tokenize("ab", add_special=False, parse_special=False)[0])
         again: list[Grammar | GrammarRefused] = []
-        compiler.compile('start: "ab"', again.append)  # answered before it returns
+        compiler.compile('start: "ab"', lambda: True, again.append)  # answered before it returns
         assert isinstance(again[0], Grammar)
         assert not again[0].finished
+
+
+def test_what_was_cancelled_in_the_queue_is_not_compiled(nano: Vocabulary) -> None:
+    """A thread compiles for all: who asks much and hangs up must not hold up the others."""
+    results: dict[str, Grammar | GrammarRefused] = {}
+    with compiler_of(nano) as compiler:
+        for name, wanted in (("first", True), ("second", False), ("third", True)):
+            take = functools.partial(results.__setitem__, name)
+            compiler.compile(f'start: "{name}"', functools.partial(bool, wanted), take)
+        compiled(compiler, 'start: "last"')  # one after the other
+    assert results.keys() == {"first", "third"}
 
 
 # ---------------------------------------------------------------- draws

@@ -58,6 +58,8 @@ def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 A, B = eyes.picture(1), eyes.picture(2, 100, 40)
+# Its header says that it has 16,384 x 16,384 pixels.
+WEBP_BOMB = b"RIFF\x16\0\0\0WEBPVP8X" + b"\x0a\0\0\0\0\0\0\0" + b"\xff\x3f\0" * 2
 
 
 def test_next_token_is_as_mtmds_helper_has_it(seeing: Seeing) -> None:
@@ -74,6 +76,15 @@ def test_next_token_is_as_mtmds_helper_has_it(seeing: Seeing) -> None:
         for token, _, logprob in said.top:
             assert logprob == pytest.approx(logprobs[token], abs=2e-3)
         assert said.top[0][2] == pytest.approx(logprobs.max(), abs=2e-3)
+
+
+def test_webp_is_seen_as_the_same_picture_in_another_file(seeing: Seeing) -> None:
+    prompt = f"what is {IMAGE} or {IMAGE} here"
+    expected = seeing.say(prompt, A, B, logprobs=0, cache_prompt=False)
+    found = seeing.say(prompt, eyes.webp(A), B, logprobs=0, cache_prompt=False)
+    assert found.failed is None
+    assert found.tokens == expected.tokens
+    assert [one.logprob for one in found.logprobs] == [one.logprob for one in expected.logprobs]
 
 
 def test_other_image_other_answer_same_image_same_answer(seeing: Seeing) -> None:
@@ -163,6 +174,8 @@ def test_penalties_and_guesses_do_not_stumble_over_images(seeing: Seeing) -> Non
         (f"{IMAGE} {IMAGE} x", (A, A[:200]), {}, "media[1]"),
         (f"{IMAGE} x", (b"RIFF\x00\x00\x00\x00WAVEfmt " + bytes(64),), {}, "media[0]"),
         (f"{IMAGE} x", (eyes.png(np.zeros((1, 20_000, 3), np.uint8)),), {}, "media[0]"),
+        (f"{IMAGE} {IMAGE} x", (A, eyes.webp(A)[:200]), {}, "media[1]"),
+        (f"{IMAGE} {IMAGE} x", (A, WEBP_BOMB), {}, "media[1]"),
         ("x", (A,), {}, "media[0]"),
         (f"{IMAGE} {IMAGE} x", (A,), {}, "media[0]"),
         (f"{IMAGE} x", (A,), {"prompt_logprobs": 1}, "prompt"),
