@@ -78,6 +78,8 @@ def _check(how: How, rank: int | None) -> None:
         raise ConvertError(f"density is {how.density}: it must be above 0 and at most 1.")
     if rank is not None and rank < 1:
         raise ConvertError(f"rank is {rank}: it must be positive.")
+    if how.seed < 0:
+        raise ConvertError(f"seed is {how.seed}: it must not be negative.")
 
 
 def _rank(base: Header, tensor: str, adapters: Sequence[Factors], *, wanted: int | None) -> int:

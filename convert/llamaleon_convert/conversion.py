@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llamaleon_convert.atomic import atomic
 from llamaleon_convert.errors import ConvertError
-from llamaleon_convert.header import read_header
+from llamaleon_convert.header import read_header, refuse_overwriting
 from llamaleon_convert.lora_writer import write_lora
 from llamaleon_convert.manifest import Manifest, fingerprint_of, manifest_of
 from llamaleon_convert.peft_config import read_config
@@ -22,6 +22,7 @@ def convert_directory(peft_dir: Path, base_gguf: Path, out_path: Path, *, scale:
     config = read_config(peft_dir)
     weights = SafetensorsFile(_weights_path(peft_dir))
     base = read_header(base_gguf)
+    refuse_overwriting(out_path, base)
     fingerprint = fingerprint_of(base)
     plan = make_plan(config, weights, base)
     if plan.base_copies:

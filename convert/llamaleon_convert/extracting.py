@@ -47,6 +47,10 @@ def extract_files(
     """See `llamaleon_convert.extract`."""
     if rank < 1:
         raise ConvertError(f"rank is {rank}: it must be positive.")
+    if seed < 0:
+        raise ConvertError(f"seed is {seed}: it must not be negative.")
+    if out_path.exists() and any(path.is_file() and out_path.samefile(path) for path in (before, after)):
+        raise ConvertError(f"{out_path}: one of the two models. Write to another file.")
     if before.is_dir() != after.is_dir():
         raise ConvertError(
             f"{before} and {after}: one is a GGUF and one a directory. Give two of a kind, so that their "
@@ -133,7 +137,7 @@ def _differs(before: Rows, after: Rows) -> bool:
 
 
 def _refuse_losses(left: Mapping[str, float], tolerance: float, path: Path) -> None:
-    large = {name: change for name, change in left.items() if change > tolerance}
+    large = {name: change for name, change in left.items() if not change <= tolerance}  # NaN is no small one
     if not large:
         return
     first = ", ".join(f"{name} by {change:.2%}" for name, change in list(large.items())[:NAMED])

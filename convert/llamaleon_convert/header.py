@@ -152,6 +152,12 @@ def read_header(path: Path | str) -> Header:
     return header if parts <= 1 else _joined(header, parts)
 
 
+def refuse_overwriting(path: Path, model: Header) -> None:
+    """Raises: ConvertError if writing `path` would replace a file of `model`."""
+    if path.exists() and any(path.samefile(file) for file in {one.file for one in model.tensors.values()}):
+        raise ConvertError(f"{path}: the base itself. Write to another file.")
+
+
 def _joined(first: Header, count: int) -> Header:
     """The first part, which has the metadata, with the tensors of all."""
     part = part_of(first.path.name)

@@ -10,13 +10,15 @@ import numpy as np
 from msgspec import Struct
 
 from llamaleon_convert.atomic import atomic
+from llamaleon_convert.errors import Refused
 from llamaleon_convert.factors import EMBEDDED
-from llamaleon_convert.header import Header
+from llamaleon_convert.header import Header, refuse_overwriting
 from llamaleon_convert.lora_writer import Pair, write_pairs
 from llamaleon_convert.lowrank import LowRank, relative
 from llamaleon_convert.manifest import fingerprint_of
 from llamaleon_convert.safetensors_file import Weights
 
+NOT_FINITE = "the change holds NaN or infinite values: lower the weights, or look at how it was trained."
 # Of one expert (0 where there are none), as it was computed.
 Compute = Callable[[str, int], LowRank]
 
@@ -34,6 +36,7 @@ def write_approximation(
     path: Path, base: Header, ranks: Mapping[str, int], compute: Compute, *, source: str
 ) -> Approximation:
     """A GGUF LoRA for `base` whose tensors have `ranks`; `compute` is asked for each when its turn comes."""
+    refuse_overwriting(path, base)
     work = _Work(base, float(max(ranks.values())), compute)
     pairs = [work.pair(tensor, rank) for tensor, rank in ranks.items()]
     with atomic(path) as temporary:
@@ -59,11 +62,17 @@ class _Work:
         return Pair(tensor, a_shape, b_shape, lambda: self._read(tensor, rank, stack[0] if stack else None))
 
     def _read(self, tensor: str, rank: int, experts: int | None) -> tuple[Weights, Weights]:
-        parts = [self.compute(tensor, expert) for expert in range(experts or 1)]
+        with np.errstate(over="ignore", invalid="ignore"):  # told below, in words
+            try:
+                parts = [self.compute(tensor, expert) for expert in range(experts or 1)]
+            except np.linalg.LinAlgError as error:  # of a matrix that holds them
+                raise Refused(f"tensor {tensor!r}: {NOT_FINITE}") from error
         self.sums[tensor] = sum(part.lost for part in parts), sum(part.whole for part in parts)
         factor = np.float32(rank / self.alpha)  # llama.cpp multiplies by alpha / rank
         a = np.stack([_filled(part.a, rank, 0) for part in parts])
         b = np.stack([_filled(part.b, rank, 1) for part in parts]) * factor
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise Refused(f"tensor {tensor!r}: {NOT_FINITE}")
         if experts is not None:
             return a, b
         return (b[0], a[0].T) if tensor == EMBEDDED else (a[0], b[0])

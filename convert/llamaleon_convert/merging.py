@@ -13,11 +13,12 @@ from msgspec import Struct
 from llamaleon_convert.atomic import atomic
 from llamaleon_convert.errors import ConvertError, Refused
 from llamaleon_convert.factors import Factors, opened
-from llamaleon_convert.header import Header, TensorInfo, read_header
+from llamaleon_convert.header import Header, TensorInfo, read_header, refuse_overwriting
 from llamaleon_convert.model_writer import write_model
 from llamaleon_convert.tensors import WRITABLE, chunks, encoded, read_rows
 
 FULL = "F32"
+LARGEST_HALF = 65504.0
 
 
 class Merged(Struct, frozen=True):
@@ -33,8 +34,7 @@ def merge_files(
 ) -> Merged:
     """See `llamaleon_convert.merge`."""
     base = read_header(base_gguf)
-    if out_path.exists() and any(out_path.samefile(tensor.file) for tensor in base.tensors.values()):
-        raise ConvertError(f"{out_path}: the base itself. Write to another file.")
+    refuse_overwriting(out_path, base)
     for path, weight in adapters:
         if not math.isfinite(weight):
             raise ConvertError(f"{path}: its weight is {weight}: it must be a number.")
@@ -69,4 +69,7 @@ def _merged(tensor: TensorInfo, adapters: Sequence[Factors], types: Mapping[str,
                     rows = rows + weight * (one_b[begin:end] @ one_a)
             if not np.isfinite(rows).all():
                 raise Refused(f"tensor {tensor.name!r}: the merged weights are NaN or infinite.")
-            yield encoded(rows, types[tensor.name])
+            kind = types[tensor.name]
+            if kind == "F16" and np.abs(rows).max() > LARGEST_HALF:
+                raise Refused(f"tensor {tensor.name!r}: merged weights are too large for F16. Widen them.")
+            yield encoded(rows, kind)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.gguf_bytes import ALIGNMENT, Row, entry, head, padding, text
 from llamaleon_convert.header import Header, TensorInfo
 from llamaleon_convert.tensors import nbytes_of
@@ -53,3 +54,5 @@ def _copied(tensor: TensorInfo) -> Iterator[bytes]:
         while left and (piece := file.read(min(left, COPY_BYTES))):
             left -= len(piece)
             yield piece
+    if left:
+        raise ConvertError(f"{tensor.file}: the file became shorter while it was being read.")

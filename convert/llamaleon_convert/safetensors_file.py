@@ -53,12 +53,14 @@ class SafetensorsFile:
         return self._read(name, entry.begin, entry.nbytes).reshape(entry.shape)
 
     def read_rows(self, name: str, begin: int, end: int) -> Weights:
-        """Rows `begin` to `end` as (rows, n_in); rows of stacked matrices are counted through."""
+        """Rows `begin` to `end` as (rows, n_in); rows of stacked matrices are counted through.
+
+        A vector is a row, a single number one of length 1.
+        """
         entry = self.entries[name]
-        rows = math.prod(entry.shape[:-1])
-        row_bytes = entry.nbytes // rows
+        row_bytes = entry.nbytes // math.prod(entry.shape[:-1])
         return self._read(name, entry.begin + begin * row_bytes, (end - begin) * row_bytes).reshape(
-            end - begin, entry.shape[-1]
+            end - begin, -1
         )
 
     def _read(self, name: str, begin: int, nbytes: int) -> Weights:

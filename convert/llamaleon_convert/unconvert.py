@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from llamaleon_convert.architectures import ARCHITECTURES, EMBEDDING, ROUTER, Architecture, Place, locate
 from llamaleon_convert.atomic import atomic
@@ -66,7 +66,7 @@ def unconvert_file(
     except OSError as error:
         raise ConvertError(f"{directory}: cannot be written: {error.strerror or error}") from error
     with atomic(directory / "adapter_model.safetensors") as temporary:
-        save_file(arrays, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(arrays, metadata={"format": "pt"}))  # whose errors are the system's
     with atomic(directory / "adapter_config.json") as temporary:
         temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return [made.module.name for made in present]

@@ -169,3 +169,16 @@ def test_base_is_no_adapter(tmp_path: Path) -> None:
     base = plain.write_base(tmp_path / "base.gguf")
     with pytest.raises(Refused, match="A base model is added with"):
         manifest_of(base)
+
+
+def test_a_block_whose_scale_is_no_number_is_refused(tmp_path: Path) -> None:
+    base = plain.write_base(tmp_path / "base.gguf")
+    path = random_lora(base, tmp_path / "lora.gguf", seed=0, targets=["ffn_down"], dtype="Q8_0")
+    check_lora(path, read_header(base))
+    tensor = read_header(path).tensors["blk.0.ffn_down.weight.lora_a"]
+    assert tensor.type == "Q8_0"
+    content = bytearray(path.read_bytes())
+    content[tensor.offset : tensor.offset + 2] = np.float16(np.nan).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(Refused, match=r"'blk\.0\.ffn_down\.weight\.lora_a' holds NaN or infinite values"):
+        check_lora(path, read_header(base))

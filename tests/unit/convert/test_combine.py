@@ -189,6 +189,7 @@ def test_served(family: str, method: str, tmp_path: Path) -> None:
         (2, {"method": "ties", "density": 0.0}, "density is 0.0"),
         (2, {"density": 1.5}, "density is 1.5"),
         (2, {"rank": 0}, "rank is 0"),
+        (2, {"method": "dare", "seed": -1}, "seed is -1"),
         (0, {}, "each must be a number"),
     ],
 )
@@ -199,6 +200,15 @@ def test_settings_without_meaning(
     with pytest.raises(ConvertError, match=message):
         combine(base, given, base.with_name("out.gguf"), **settings)
     assert not base.with_name("out.gguf").exists()
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare"])
+def test_weights_beyond_all_numbers_are_refused(
+    method: str, base: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match=r"tensor 'blk.0.attn_q.weight': the change holds NaN or infinite"):
+        combine(base, [(pair[1], 3.4e38), (pair[1], 3.4e38)], tmp_path / "out.gguf", method=method)
+    assert not list(tmp_path.glob("*out.gguf*"))
 
 
 def test_another_base_is_refused(base: Path, tmp_path: Path) -> None:

@@ -132,6 +132,40 @@ def test_what_cannot_be_carried_is_named(tmp_path: Path) -> None:
     assert len(done.left_behind) == 3
 
 
+def test_numbers_without_a_matrix_or_a_vector_are_compared(tmp_path: Path) -> None:
+    """A multimodal model has a scale or two of no dimensions."""
+    base = tiny.make("qwen2", tmp_path)
+    for name, scale in (("before", 1.0), ("after", 1.002)):
+        tensors = load_file(base.hf_dir / "model.safetensors")
+        tensors["model.layers.0.mlp.up_proj.weight"] *= scale
+        tensors["model.vision.logit_scale"] = torch.tensor(2.0 * scale)
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    done = extract(tmp_path / "before", tmp_path / "after", tmp_path / "out.gguf", served=base.gguf)
+    assert done.left_behind == {"model.vision.logit_scale": pytest.approx(0.002, rel=0.01)}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        ("blk.0.ffn_up.weight", r"tensor 'blk\.0\.ffn_up\.weight': the change holds NaN"),
+        (
+            "blk.0.attn_norm.weight",
+            r"no LoRA can carry changed by more than 1\.00%: blk\.0\.attn_norm\.weight",
+        ),
+    ],
+)
+def test_a_model_that_diverged_is_refused(tensor: str, message: str, tmp_path: Path) -> None:
+    base = plain.write_base(tmp_path / "base.gguf")
+    info = read_header(base).tensors[tensor]
+    content = bytearray(base.read_bytes())
+    content[info.offset : info.offset + 4] = np.float32(np.nan).tobytes()
+    (tmp_path / "tuned.gguf").write_bytes(content)
+    with pytest.raises(Refused, match=message):
+        extract(base, tmp_path / "tuned.gguf", tmp_path / "out.gguf")
+    assert not list(tmp_path.glob("*out.gguf*"))
+
+
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamaleon_convert.lowrank.EXACT_ELEMENTS", 0)
     base = tiny.make("llama", tmp_path)
@@ -152,6 +186,10 @@ def test_refusals(tmp_path: Path) -> None:
         extract(base, foreign, tmp_path / "out.gguf")
     with pytest.raises(ConvertError, match="rank is 0"):
         extract(base, other, tmp_path / "out.gguf", rank=0)
+    with pytest.raises(ConvertError, match="seed is -1"):
+        extract(base, other, tmp_path / "out.gguf", seed=-1)
+    with pytest.raises(ConvertError, match=r"o\.gguf: one of the two models"):
+        extract(base, other, other)
     with pytest.raises(ConvertError, match="Name the GGUF that the adapter will be served with"):
         extract(tmp_path, tmp_path, tmp_path / "out.gguf")
     with pytest.raises(ConvertError, match=r"neither model\.safetensors nor"):

@@ -15,7 +15,7 @@ from tests.tiny import plain
 from llamaleon_convert import ConvertError, check_lora, convert
 from llamaleon_convert.header import read_header
 
-FEW = settings(max_examples=120, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

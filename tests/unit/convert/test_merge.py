@@ -18,6 +18,7 @@ from tests.unit.convert.test_numeric import MAX_KL, TOKENS
 
 from llamaleon_convert import ConvertError, Refused, convert, merge
 from llamaleon_convert.header import read_header
+from llamaleon_convert.model_writer import write_model
 from llamaleon_convert.tensors import read_rows
 from llamaleon_server.binding.errors import BindingError
 from llamaleon_server.binding.imatrix import read_imatrix
@@ -218,6 +219,23 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="NaN or infinite"):
         merge(base, [(lora, 3e38), (lora, 3e38)], tmp_path / "out.gguf")
     assert not list(tmp_path.glob("*out.gguf*"))
+
+
+def test_weights_that_halves_cannot_hold_are_refused(tmp_path: Path) -> None:
+    base = tiny.make("llama", tmp_path, file_type="F16")
+    lora = random_lora(base.gguf, tmp_path / "lora.gguf", seed=0)
+    with pytest.raises(Refused, match=r"too large for F16\. Widen them"):
+        merge(base.gguf, [(lora, 1e6)], tmp_path / "out.gguf")
+    merge(base.gguf, [(lora, 1e6)], tmp_path / "out.gguf", widen=True)
+    assert np.isfinite(read_rows(read_header(tmp_path / "out.gguf").tensors["blk.0.attn_q.weight"])).all()
+
+
+def test_a_base_that_shrinks_while_it_is_copied(tmp_path: Path) -> None:
+    header = read_header(plain.write_base(tmp_path / "base.gguf"))
+    with (tmp_path / "base.gguf").open("r+b") as file:
+        file.truncate(header.size - 100)
+    with pytest.raises(ConvertError, match=r"base\.gguf: the file became shorter while it was being read"):
+        write_model(tmp_path / "out.gguf", header, {}, lambda _: iter(()), {})
 
 
 def test_the_quantiser_says_what_is_wrong(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 from tests.tiny import plain
 
-from llamaleon_convert import ConvertError, Refused, convert
+from llamaleon_convert import ConvertError, Refused, combine, convert
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -303,3 +303,15 @@ def test_saved_copy_of_the_embedding_proves_the_base(tmp_path: Path) -> None:
     refused(directory, other, "base_layer.weight' is not 'token_embd.weight' of other.gguf")
     tensors[f"{embed}.base_layer.weight"] = np.ones((plain.VOCABULARY + 8, plain.HIDDEN), np.float32)
     refused(plain.write_peft(tmp_path / "peft", tensors), base, r"\(32, 16\).*resized vocabulary")
+
+
+def test_no_file_of_the_base_is_overwritten(tmp_path: Path) -> None:
+    base = plain.write_base(tmp_path / "base.gguf")
+    whole = base.read_bytes()
+    with pytest.raises(ConvertError, match=r"base\.gguf: the base itself\. Write to another file"):
+        convert(plain.write_peft(tmp_path / "peft"), base, base)
+    lora = tmp_path / "lora.gguf"
+    convert(tmp_path / "peft", base, lora)
+    with pytest.raises(ConvertError, match="the base itself"):
+        combine(base, [(lora, 1.0)], base)
+    assert base.read_bytes() == whole

@@ -122,6 +122,22 @@ def test_halves_stay_halves(tmp_path: Path) -> None:
     assert {array.dtype for array in after.values()} == {np.dtype(np.float16)}
 
 
+def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of a process are POSIX's")
+    base = plain.write_base(tmp_path / "b.gguf")
+    convert(plain.write_peft(tmp_path / "peft"), base, tmp_path / "lora.gguf")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(
+            ConvertError, match=r"adapter_model\.safetensors: cannot be written: File too large"
+        ):
+            to_peft(tmp_path / "lora.gguf", base, tmp_path / "back")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "back").iterdir()) == []
+
+
 def test_refusals(tmp_path: Path) -> None:
     base, other = plain.write_base(tmp_path / "b.gguf"), plain.write_base(tmp_path / "o.gguf", seed=1)
     convert(plain.write_peft(tmp_path / "peft"), base, tmp_path / "lora.gguf")
