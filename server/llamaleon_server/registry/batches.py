@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from llamaleon_server.errors import NotFound
 from llamaleon_server.registry.db import Database
+from llamaleon_server.registry.webhooks import WebhookStore
 
 VALIDATING, IN_PROGRESS, FINALIZING = "validating", "in_progress", "finalizing"
 CANCELLING = "cancelling"
@@ -75,9 +76,10 @@ class BatchRecord(Struct, frozen=True, kw_only=True):
 
 
 class BatchStore:
-    def __init__(self, db: Database, folder: Path) -> None:
+    def __init__(self, db: Database, folder: Path, webhooks: WebhookStore) -> None:
         self._db = db
         self._folder = folder
+        self._webhooks = webhooks
 
     def results(self, batch_id: str) -> Path:
         """Where what was done is written down while the batch runs."""
@@ -100,14 +102,18 @@ class BatchStore:
         return _decode(row)
 
     def update(self, batch_id: str, **changes: Any) -> BatchRecord:
+        """A change that ends it is announced to webhooks."""
         with self._db.transaction():
-            record = msgspec.structs.replace(self.get(batch_id), **changes)
+            before = self.get(batch_id)
+            record = msgspec.structs.replace(before, **changes)
             self._db.execute(
                 "UPDATE batches SET status = ?, record = ? WHERE id = ?",
                 record.status,
                 _encode(record),
                 batch_id,
             )
+            if record.ended and not before.ended:
+                self._webhooks.announce(f"batch.{record.status}", batch_id)
         return record
 
     def unfinished(self) -> list[BatchRecord]:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from llamaleon_server.errors import NotFound
 from llamaleon_server.registry.db import Database
+from llamaleon_server.registry.webhooks import WebhookStore
 
 VALIDATING = "validating_files"
 QUEUED = "queued"
@@ -94,9 +95,10 @@ class JobCheckpoint(Struct, frozen=True, kw_only=True):
 class JobStore:
     """Changes go through `update`, one transaction each, so that events and state never disagree."""
 
-    def __init__(self, db: Database, folder: Path) -> None:
+    def __init__(self, db: Database, folder: Path, webhooks: WebhookStore) -> None:
         self.db = db
         self._folder = folder
+        self._webhooks = webhooks
 
     def directory(self, job_id: str) -> Path:
         return self._folder / job_id
@@ -118,11 +120,15 @@ class JobStore:
         return _decode(row)
 
     def update(self, job_id: str, **changes: Any) -> JobRecord:
+        """A change that ends it is announced to webhooks."""
         with self.db.transaction():
-            record = msgspec.structs.replace(self.get(job_id), **changes)
+            before = self.get(job_id)
+            record = msgspec.structs.replace(before, **changes)
             self.db.execute(
                 "UPDATE jobs SET status = ?, record = ? WHERE id = ?", record.status, _encode(record), job_id
             )
+            if record.ended and not before.ended:
+                self._webhooks.announce(f"fine_tuning.job.{record.status}", job_id)
         return record
 
     def unfinished(self) -> list[JobRecord]:
@@ -136,7 +142,7 @@ class JobStore:
         self, *, after: str | None, limit: int, keep: Callable[[JobRecord], bool] = lambda _: True
     ) -> tuple[list[JobRecord], bool]:
         """Newest first: one page of those that `keep` accepts, and whether there is more."""
-        start = None if after is None else self._seq("jobs", after, "id")
+        start = None if after is None else self._seq("jobs", after)
         page: list[JobRecord] = []
         cursor = self.db.rows(
             "SELECT record FROM jobs WHERE (? IS NULL OR seq < ?) ORDER BY seq DESC", start, start
@@ -180,7 +186,7 @@ class JobStore:
     def events(self, job_id: str, *, after: str | None, limit: int) -> tuple[list[JobEvent], bool]:
         """Newest first: one page and whether there is more. Raises: NotFound."""
         self.get(job_id)
-        start = None if after is None else self._seq("job_events", after, "after")
+        start = None if after is None else self._seq("job_events", after)
         rows = self.db.rows(
             "SELECT * FROM job_events WHERE job = ? AND (? IS NULL OR seq < ?) ORDER BY seq DESC LIMIT ?",
             job_id,
@@ -221,7 +227,7 @@ class JobStore:
     def checkpoints(self, job_id: str, *, after: str | None, limit: int) -> tuple[list[JobCheckpoint], bool]:
         """Newest first: one page and whether there is more. Raises: NotFound."""
         self.get(job_id)
-        start = None if after is None else self._seq("job_checkpoints", after, "after")
+        start = None if after is None else self._seq("job_checkpoints", after)
         rows = self.db.rows(
             "SELECT * FROM job_checkpoints WHERE job = ? AND (? IS NULL OR seq < ?) "
             "ORDER BY seq DESC LIMIT ?",
@@ -232,10 +238,10 @@ class JobStore:
         )
         return [_checkpoint(row) for row in rows[:limit]], len(rows) > limit
 
-    def _seq(self, table: str, identifier: str, param: str) -> int:
+    def _seq(self, table: str, identifier: str) -> int:
         row = self.db.row(f"SELECT seq FROM {table} WHERE id = ?", identifier)
         if row is None:
-            raise NotFound(f"`after` names no object of this list: {identifier}", param=param)
+            raise NotFound(f"`after` names no object of this list: {identifier}", param="after")
         return int(row["seq"])
 
 

@@ -10,6 +10,7 @@ import msgspec
 from llamaleon_server.errors import BadRequest, NotFound
 from llamaleon_server.registry.db import Database
 from llamaleon_server.registry.items import ItemRows
+from llamaleon_server.registry.webhooks import WebhookStore
 from llamaleon_server.wire.responses_items import Item, Reference
 from llamaleon_server.wire.responses_object import (
     COMPLETED,
@@ -34,9 +35,10 @@ class PreviousNotFound(BadRequest):
 class ResponseStore:
     """Every response has its own input and output; what came before is found by `previous_response_id`."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, webhooks: WebhookStore) -> None:
         self._db = db
         self._items = ItemRows(db)
+        self._webhooks = webhooks
 
     # ------------------------------------------------------------ responses
 
@@ -60,7 +62,10 @@ class ResponseStore:
             self._finish(response, inputs)
 
     def finish(self, response: ResponseObject, events: str | None = None) -> None:
-        """It was added before it ended. Nothing happens if it was deleted meanwhile."""
+        """It was made in the background, and added before it ended: that it has is announced to webhooks.
+
+        Nothing happens if it was deleted meanwhile.
+        """
         with self._db.transaction():
             changed = self._db.execute(
                 "UPDATE responses SET status = ?, record = ?, events = ? WHERE id = ?",
@@ -71,6 +76,7 @@ class ResponseStore:
             )
             if changed.rowcount:
                 self._finish(response, self._items.of(response.id))
+                self._webhooks.announce(f"response.{response.status}", response.id)
 
     def get(self, response_id: str) -> ResponseObject:
         """Raises: NotFound."""
