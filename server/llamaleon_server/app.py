@@ -56,6 +56,7 @@ from llamaleon_server.web.metrics import Metrics
 from llamaleon_server.web.middleware import Measure, RequestId, StartFirst, TakeAll
 from llamaleon_server.web.responses_running import Background
 from llamaleon_server.web.services import Services
+from llamaleon_server.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,9 @@ ROUTES = [
 class Lifecycle:
     """Starts and stops what runs beside the requests. Everything may be called any number of times."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, webhooks: Webhooks) -> None:
         self._services = services
+        self._webhooks = webhooks
         self._lock = asyncio.Lock()
         self._watching: list[asyncio.Task[None]] = []
         self._state = "new"
@@ -106,6 +108,7 @@ class Lifecycle:
         async with self._lock:
             if self._state == "new":
                 await self._services.jobs.start()
+                self._webhooks.start()
                 await self._services.responses.start()
                 self._services.batches.start()
                 looking = (self._services.watcher.run(), self._services.discovery.run())
@@ -120,6 +123,7 @@ class Lifecycle:
                 for one in self._watching:
                     one.cancel()
                 await asyncio.wait(self._watching)
+                await self._webhooks.close()
                 # Before the engines: a job must not take their end for its own failure.
                 await self._services.jobs.close()
                 await self._services.batches.close()
@@ -159,6 +163,7 @@ def create_app(settings: Settings, *, open_channel: OpenChannel | None = None) -
         wishes=registry,
     )
     jobs = Jobs(settings, registry, residents)
+    webhooks = Webhooks(registry.webhooks, settings.webhook_urls, registry.home, settings.webhook_secret)
     watcher = Watcher(registry, settings.watch, residents.offer)
     inside = Inside()
     at_once = settings.engine.parallel_sequences
@@ -173,7 +178,7 @@ def create_app(settings: Settings, *, open_channel: OpenChannel | None = None) -
         Batches(registry.batches, registry.files, inside.call, at_once),
         Discovery(registry, look=settings.discover),
     )
-    lifecycle = Lifecycle(services)
+    lifecycle = Lifecycle(services, webhooks)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from llamaleon_server.jobs import auto, measured
 from llamaleon_server.jobs.dataset import Alike, across, look_for_likes, read, repeats, warnings
-from llamaleon_server.jobs.encode import Encoded, Encoder, Piece
+from llamaleon_server.jobs.encode import Encoded, Encoder, Piece, pieces_of_text
 from llamaleon_server.registry.files import StoredFile
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.residents import Residents
@@ -159,32 +159,44 @@ def _cost(
     size: Size,
     made: Sequence[tuple[DataRow, Encoded]],
 ) -> Cost | None:
-    """None for pairs, of whose two passes nothing is known, and where nothing can be trained on."""
+    """None where nothing can be trained on: no row, or rows of two methods."""
     from llamaleon_convert.header import read_header
     from llamaleon_trainer.estimate import GUESS, estimate
     from llamaleon_trainer.job import JobSpec
     from llamaleon_trainer.speeds import find_speed, read_speeds
 
-    lengths = {id(row): item.longest for row, item in made}
+    encoded = {id(row): item for row, item in made}
     train, held_out = (
-        [length for row in rows if id(row) in lengths for length in _cut(lengths[id(row)], size.limit)]
+        [length for row in rows if id(row) in encoded for length in _cut(row, encoded[id(row)], size.limit)]
         for rows in (parts.train, parts.held_out)
     )
-    if not train or any(row.rejected is not None for row in parts.rows):
+    pairs = sum(row.rejected is not None for row in parts.rows)
+    if not train or 0 < pairs < len(parts.rows):
         return None
+    method = "dpo" if pairs else "supervised"
     resolved = auto.resolve(
         asked.hyperparameters,
         rows=len(train),
         parameters=size.parameters,
         context_tokens=size.context_tokens,
+        method=method,
     )
-    fields = {"job_id": "check", "base": str(base.path), **auto.spec_fields(resolved)}
+    spec_fields = auto.spec_fields(resolved)
+    fields = {"job_id": "check", "base": str(base.path), "method": method, **spec_fields}
     spec = msgspec.convert(fields, JobSpec)
     # Where a job has trained here, the next one will.
     known = read_speeds(parts.speeds)
     device, _, precision = next(iter(known.machine), "cpu float32").partition(" ")
     speed = find_speed(parts.speeds, spec, device, precision)
-    found = estimate(read_header(base.path), spec, train, speed, valid_lengths=held_out, device=device)
+    found = estimate(
+        read_header(base.path),
+        spec,
+        train,
+        speed,
+        valid_lengths=held_out,
+        counted=_counted([item for _, item in made]),
+        device=device,
+    )
     return Cost(
         memory_bytes=found.memory_bytes,
         seconds=None if speed is GUESS else round(found.seconds, 1),
@@ -193,9 +205,18 @@ def _cost(
     )
 
 
-def _cut(length: int, limit: int) -> list[int]:
-    """A plain text's pieces; what else is too long is refused, and counts as if it were cut."""
-    return [limit] * (length // limit) + ([length % limit] if length % limit else [])
+def _cut(row: DataRow, item: Encoded, limit: int) -> list[tuple[int, ...]]:
+    """The lengths of a row's sequences; of a plain text's pieces each. What else is too long is refused."""
+    if row.text is None:
+        return [item.lengths]
+    return [(len(piece.row.tokens),) for piece in pieces_of_text(item, limit)]
+
+
+def _counted(encoded: Sequence[Encoded]) -> float:
+    """The share of the tokens that are learnt."""
+    rows = [one.row for item in encoded for one in (item, item.rejected) if one is not None]
+    tokens = sum(len(row.weights) for row in rows)
+    return sum(weight > 0 for row in rows for weight in row.weights) / max(tokens, 1)
 
 
 def _too_long(made: Sequence[tuple[DataRow, Encoded]], limit: int) -> list[RowProblem]:

@@ -40,10 +40,14 @@ class Encoded(Struct, frozen=True):
     rejected: Encoded | None = None  # of a preference row: the same prompt, the answer liked less
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of the row, or of each of its two answers with their prompt."""
+        own = (len(self.row.tokens),)
+        return own if self.rejected is None else own + self.rejected.lengths
+
+    @property
     def longest(self) -> int:
-        """Tokens of the row, or of the longer one of its two answers with their prompt."""
-        own = len(self.row.tokens)
-        return own if self.rejected is None else max(own, self.rejected.longest)
+        return max(self.lengths)
 
     @property
     def learns(self) -> bool:
@@ -119,11 +123,11 @@ class Encoder:
         Raises: ValueError, naming the line.
         """
         if row.messages is not None:
-            guard = Guard(row.messages, row.tools)
-            said, tools = guard.guarded(row.messages), guard.guarded(row.tools)
             try:
+                guard = Guard(row.messages, row.tools)
+                said, tools = guard.guarded(row.messages), guard.guarded(row.tools)
                 segments = training_segments(self._template, said, tools=tools)
-            except Exception as error:  # a template is foreign code: whatever it raises is about this row
+            except Exception as error:  # foreign code, or a row without a bottom: it is about this row
                 raise ValueError(f"line {row.line}: the chat template refuses it: {error}") from error
             return [_piece(guard, segment) for segment in segments]
         if row.text is not None:

@@ -126,7 +126,7 @@ def _compared(directory: Path, rows: Sequence[EvaluationRow], models: dict[str, 
     from llamaleon_server.evaluation.comparing import answered, compare  # numpy: see above
 
     evaluation = compare(rows, models, ADAPTER)
-    write_answers(directory, answered(rows, models, evaluation["kind"]))
+    write_answers(directory, sorted(answered(rows, models, evaluation["kind"]), key=lambda row: row.line))
     return evaluation
 
 

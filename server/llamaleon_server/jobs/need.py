@@ -33,10 +33,10 @@ def needed_bytes(directory: Path, *, gpu: bool) -> int | None:
     return found + CUDA_CONTEXT_BYTES if on_gpu else found
 
 
-def _lengths(directory: Path, method: str) -> list[int]:
-    """Of all rows, in tokens."""
+def _lengths(directory: Path, method: str) -> list[int | tuple[int, ...]]:
+    """Of all rows, in tokens; of preference rows those of both answers."""
     lines = (directory / "train.jsonl").read_bytes().splitlines()
     if method == "dpo":
         pairs = [msgspec.json.decode(line, type=PreferenceRow) for line in lines]
-        return [len(row.tokens) for pair in pairs for row in (pair.chosen, pair.rejected)]
+        return [(len(pair.chosen.tokens), len(pair.rejected.tokens)) for pair in pairs]
     return [len(msgspec.json.decode(line, type=Row).tokens) for line in lines]

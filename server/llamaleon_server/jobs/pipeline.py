@@ -53,15 +53,11 @@ class Pipeline:
         registry: Registry,
         residents: Residents,
         trainer_command: tuple[str, ...] | None = None,
-        *,
-        ended: Callable[[JobRecord], None] = lambda record: None,
     ) -> None:
-        """`ended` is called in the transaction that ends a job."""
         self._settings = settings
         self._registry = registry
         self._residents = residents
         self._sharing = Sharing(residents, settings.training_gpu)
-        self._announce = ended
         self._store = registry.jobs
         python = settings.trainer_python or sys.executable
         self._trainer_command = trainer_command or (python, "-m", "llamaleon_trainer")
@@ -105,16 +101,25 @@ class Pipeline:
         await self._guarded(job_id, self._follow(self._store.get(job_id)))
 
     async def clear(self, job_id: str) -> None:
-        """After a job was cancelled: its trainer stops, its last checkpoint is kept, its room is not."""
-        record = self._store.get(job_id)
-        await self.sidecar(job_id).stopped()
-        try:
-            await asyncio.to_thread(Ingester(self._store, job_id, self.ft_name(record)).ingest)
-            await self._convert_checkpoints(record)
-        except (JobFailed, LlamaleonError) as error:
-            log.warning("%s was cancelled, and then: %s", job_id, error)
+        """After a job has ended: its trainer stops, its last checkpoint is kept, its room is not."""
+        record, sidecar = self._store.get(job_id), self.sidecar(job_id)
+        if sidecar.directory.is_dir():
+            sidecar.ask_to_stop()
+        await sidecar.stopped()
+        ingester = Ingester(self._store, job_id, self.ft_name(record))
+        for rest in (lambda: asyncio.to_thread(ingester.ingest), lambda: self._convert_checkpoints(record)):
+            try:
+                await rest()
+            except (JobFailed, LlamaleonError) as error:  # of a failed job it is what it failed of
+                log.warning("%s is %s, and then: %s", job_id, record.status, error)
         self._forget_unconverted(record)
         await asyncio.to_thread(self._tidy, job_id)
+
+    def uncleared(self) -> list[str]:
+        """Jobs that have ended and still take their room: the server died before it had cleared them."""
+        left_over = self._store.directory("any").parent.glob("*/checkpoints")
+        known = {record.id for record in self._store.unfinished()}
+        return [path.parent.name for path in left_over if path.parent.name not in known]
 
     async def _guarded(self, job_id: str, work: Coroutine[None, None, object]) -> None:
         try:
@@ -126,6 +131,8 @@ class Pipeline:
         except Exception as error:
             log.exception("job %s", job_id)
             self.fail(job_id, JobFailed("internal", f"{type(error).__name__}: {error}"))
+        if self._store.get(job_id).status == FAILED:
+            await self.clear(job_id)
 
     async def _stages_while(self, job_id: str, status: str) -> None:
         """Stage after stage. A job that is paused meanwhile ends the stage that it is in."""
@@ -158,7 +165,6 @@ class Pipeline:
                 estimated_finish=None,
             )
             self._store.add_event(job_id, failure.message, level="error", data={"code": failure.code})
-            self._announce(self._store.get(job_id))
 
     # ------------------------------------------------------------ stages
 
@@ -329,7 +335,6 @@ class Pipeline:
             done = self._store.update(
                 record.id, status=SUCCEEDED, fine_tuned_model=name, finished_at=int(time.time())
             )
-            self._announce(done)
         await asyncio.to_thread(self._tidy, record.id)
         await self._residents.settle_pins(finish.base_of(self._registry, record))
         return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from llamaleon_server.evaluation.measure import GENERATED_ROWS
 from llamaleon_server.evaluation.rows import EvaluationRow, write_evaluation_rows
 from llamaleon_server.jobs import auto
 from llamaleon_server.jobs.dataset import Alike, listed, look_for_likes, require_method, warnings
@@ -62,11 +64,9 @@ async def prepare(
             f"method.{record.method}.hyperparameters.max_sequence_tokens",
         )
     encoder = Encoder(engine, base)
-    try:
-        encoded_train, encoded_valid = await encoder.encode(train), await encoder.encode(held_out)
-    except ValueError as error:
-        raise JobFailed("invalid_training_file", str(error), "training_file") from error
     valid_param = "training_file" if rows[1] is None else "validation_file"
+    encoded_train = await _encoded(encoder, train, "training_file")
+    encoded_valid = await _encoded(encoder, held_out, valid_param)
     told = warnings(train, held_out, alike)
     train, encoded_train = _fitted(train, encoded_train, longest, "training_file")
     held_out, encoded_valid = _fitted(held_out, encoded_valid, longest, valid_param)
@@ -80,9 +80,26 @@ async def prepare(
     probe = probe_sequences([item.row.tokens for item in encoded_valid], engine.ready.n_vocab)
     spec = auto.job_spec(record, base.path, resolved, directory)
     examples = Examples(train, context_tokens, record.seed)
-    evaluated = await evaluation_rows(encoder, held_out, encoded_valid, examples)
+    evaluated = await evaluation_rows(encoder, *_mixed(held_out, encoded_valid, record.seed), examples)
     await asyncio.to_thread(_write, directory, spec, (encoded_train, encoded_valid), probe, evaluated)
     return Prepared(resolved, len(train), len(held_out), told)
+
+
+async def _encoded(encoder: Encoder, rows: list[DataRow], param: str) -> list[Encoded]:
+    try:
+        return await encoder.encode(rows)
+    except ValueError as error:
+        raise JobFailed(f"invalid_{param}", str(error), param) from error
+
+
+def _mixed(
+    rows: list[DataRow], encoded: list[Encoded], seed: int
+) -> tuple[Sequence[DataRow], Sequence[Encoded]]:
+    """In an order drawn with `seed` if not all are asked: the first ones are, and files are often sorted."""
+    places = list(range(len(rows)))
+    if len(rows) > GENERATED_ROWS:
+        random.Random(seed).shuffle(places)
+    return [rows[place] for place in places], [encoded[place] for place in places]
 
 
 def _split(

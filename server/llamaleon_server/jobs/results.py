@@ -9,6 +9,7 @@ import io
 import msgspec
 
 from llamaleon_server.evaluation.report import report_page
+from llamaleon_server.evaluation.words import Words, own_language
 from llamaleon_server.jobs.finish import refusal
 from llamaleon_server.registry.files import RESULTS
 from llamaleon_server.registry.jobstore import FAILED, SUCCEEDED, JobError, JobRecord
@@ -49,10 +50,11 @@ def write_results(registry: Registry, record: JobRecord, ft_name: str) -> list[s
         "parity": record.parity,
         "evaluation": record.evaluation,
     }
+    words = Words(own_language())
     contents = {
         "step_metrics.csv": step_metrics(registry, record.id).encode(),
         "evaluation.json": msgspec.json.format(msgspec.json.encode(report)),
-        "report.html": report_page(registry.jobs, _as_it_ends(record), ft_name).encode(),
+        "report.html": report_page(registry.jobs, _as_it_ends(record), ft_name, words).encode(),
     }
     return [
         registry.files.put(name, RESULTS, data, file_id=_file_id(record.id, name)).id

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 from llamaleon_server.errors import BadRequest, Conflict, NotFound
 from llamaleon_server.jobs.continuing import adapter_of, fixed_by, with_fixed
 from llamaleon_server.jobs.pipeline import Pipeline
-from llamaleon_server.jobs.webhooks import Webhooks
 from llamaleon_server.registry.files import FINE_TUNE
 from llamaleon_server.registry.jobstore import (
     CANCELLED,
@@ -35,6 +34,7 @@ log = logging.getLogger(__name__)
 
 MAX_SUFFIX = 64
 REPORTER_PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX"}
+AGAIN_S = 10.0  # until a job is begun again whose failure could not be recorded
 FIRST, TRAINING = "validate", "train"  # stages of pipeline.py
 
 
@@ -53,12 +53,7 @@ class Jobs:
         self.store: JobStore = registry.jobs
         self._registry = registry
         self._trainer_is_elsewhere = settings.trainer_python is not None or trainer_command is not None
-        self._webhooks = Webhooks(
-            registry.webhooks, settings.webhook_urls, registry.home, settings.webhook_secret
-        )
-        self._pipeline = Pipeline(
-            settings, registry, residents, trainer_command, ended=self._webhooks.announce
-        )
+        self._pipeline = Pipeline(settings, registry, residents, trainer_command)
         self._running_limit = running_limit
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping: set[asyncio.Task[None]] = set()
@@ -70,19 +65,24 @@ class Jobs:
         Raises:
             Conflict: another server runs on this home.
         """
-        self._lock = (self._registry.home / "server.lock").open("wb")
+        lock = (self._registry.home / "server.lock").open("wb")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._lock.close()
+            lock.close()
             raise Conflict(
                 f"Another llamaleon server runs on {self._registry.home}: stop it, or use another --home."
             ) from None
+        self._lock = lock
         await asyncio.to_thread(self._registry.sweep)
-        self._webhooks.start()
         for record in self.store.unfinished():
-            if record.status == PAUSED and self._pipeline.sidecar(record.id).alive():
+            sidecar = self._pipeline.sidecar(record.id)
+            if sidecar.stopping:  # the server died while the job was being cancelled
+                self.cancel(record.id)
+            elif record.status == PAUSED and sidecar.alive():
                 self._watch(record, self._pipeline.leave(record.id))
+        for job_id in self._pipeline.uncleared():
+            self._clear(job_id)
         self._schedule()
 
     async def close(self) -> None:
@@ -92,10 +92,10 @@ class Jobs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._webhooks.close()
         self._pipeline.release()
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
 
     # ------------------------------------------------------------ requests
 
@@ -181,22 +181,24 @@ class Jobs:
         self._unfinished(job_id)
         sidecar = self._pipeline.sidecar(job_id)
         if sidecar.directory.is_dir():
-            sidecar.ask_to_stop()  # first: whatever happens to us now, the trainer ends
+            sidecar.ask_to_stop()  # first: whatever happens to us now, the trainer ends, and so will the job
         with self.store.db.transaction():
             record = self.store.update(
                 job_id, status=CANCELLED, finished_at=int(time.time()), estimated_finish=None
             )
             self.store.add_event(job_id, "The job was cancelled", level="warn", once="was-cancelled")
-            self._webhooks.announce(record)
         task = self._tasks.pop(job_id, None)
         if task is not None:
             task.cancel()
         if sidecar.directory.is_dir():
-            stopping = asyncio.create_task(self._pipeline.clear(job_id))
-            self._stopping.add(stopping)
-            stopping.add_done_callback(self._stopped)
+            self._clear(job_id)
         self._schedule()
         return record
+
+    def _clear(self, job_id: str) -> None:
+        stopping = asyncio.create_task(self._pipeline.clear(job_id))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopped)
 
     def _unfinished(self, job_id: str) -> JobRecord:
         record = self.store.get(job_id)
@@ -265,7 +267,10 @@ class Jobs:
         del self._tasks[job_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job %s", job_id, exc_info=error)
-        self._schedule()
+            # Not even its failure could be recorded: what is wrong (a full disk) will not be right at once.
+            asyncio.get_running_loop().call_later(AGAIN_S, self._schedule)
+        else:
+            self._schedule()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self._stopping.discard(task)

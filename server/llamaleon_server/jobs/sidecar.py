@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -56,9 +57,15 @@ class Sidecar:
         self.directory = directory
         self._command = tuple(command or (sys.executable, "-m", "llamaleon_trainer"))
         self._child: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()  # who looks whether it is alive waits for one that is being started
 
     def start(self) -> None:
-        """Raises: JobFailed if there is no such command."""
+        """Unless it was asked to stop meanwhile. Raises: JobFailed if there is no such command."""
+        with self._starting:
+            if not self.stopping:
+                self._start()
+
+    def _start(self) -> None:
         with (self.directory / LOG_FILE).open("ab") as output:
             try:
                 self._child = subprocess.Popen(
@@ -79,8 +86,9 @@ class Sidecar:
         (self.directory / PID_FILE).write_bytes(msgspec.json.encode(identity))
 
     def alive(self) -> bool:
-        if self._child is not None:
-            return self._child.poll() is None
+        with self._starting:
+            if self._child is not None:
+                return self._child.poll() is None
         return self._process() is not None or self._locked()
 
     @property
@@ -129,6 +137,10 @@ class Sidecar:
     def ask_to_stop(self) -> None:
         """The trainer looks for this file at every step. It also stops one that nobody watches any more."""
         (self.directory / CANCEL_FILE).touch()
+
+    @property
+    def stopping(self) -> bool:
+        return (self.directory / CANCEL_FILE).exists()
 
     def ask_to_pause(self) -> None:
         """The same, with a checkpoint to go on from. It has the time that it takes: a step may be long."""

@@ -24,6 +24,7 @@ from llamaleon_server.registry.registry import Registry
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.settings import Settings
 from llamaleon_server.testing import TIMINGS, FakeEngine, FakeEngines
+from llamaleon_server.webhooks import Webhooks
 from llamaleon_server.wire.fine_tuning import CreateJob
 
 TRAINER = Path(__file__).with_name("fake_trainer.py")
@@ -88,6 +89,8 @@ class Service:
         self.residents = Residents(self.settings, open_channel=self.engines.open, records=self.registry)
         command = (sys.executable, str(TRAINER), mode)
         self.jobs = Jobs(self.settings, self.registry, self.residents, trainer_command=command)
+        urls, secret = self.settings.webhook_urls, self.settings.webhook_secret
+        self.webhooks = Webhooks(self.registry.webhooks, urls, self.registry.home, secret)
 
     def upload(self, data: list[dict[str, Any]] | bytes, filename: str = "datos.jsonl") -> str:
         if isinstance(data, list):
@@ -116,9 +119,11 @@ class Service:
 async def serving(home: Path, mode: str = "good", **settings: Any) -> AsyncIterator[Service]:
     service = Service(home, mode, Settings(home=home, **settings))
     await service.jobs.start()
+    service.webhooks.start()
     try:
         yield service
     finally:
+        await service.webhooks.close()
         await service.jobs.close()
         await service.residents.close()
         service.registry.close()

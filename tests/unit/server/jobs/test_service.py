@@ -10,13 +10,16 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from tests.unit.server.jobs.conftest import Service, rows, serving
 from tests.unit.server.jobs.fake_trainer import CHECKPOINT, STEPS
 
+from llamaleon_server.chat.training import Segment
 from llamaleon_server.errors import BadRequest, Conflict, ModelNotFound
+from llamaleon_server.evaluation.rows import read_answers
 from llamaleon_server.jobs import sidecar
 from llamaleon_server.jobs.service import Jobs
 from llamaleon_server.registry.jobstore import RUNNING, JobRecord
@@ -63,7 +66,10 @@ async def test_from_upload_to_served_name(home: Path) -> None:
         assert service.registry.resolve(point.ft_name).adapters[0][0].key != deployed.key
 
 
-async def test_result_files_hold_every_step_and_the_evaluation(home: Path) -> None:
+async def test_result_files_hold_every_step_and_the_evaluation(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMALEON_LANG", "en")
     async with serving(home) as service:
         job = await service.ended(service.create(rows(20)))
         metrics, evaluation, page = (service.registry.files.get(name) for name in job.result_files)
@@ -120,6 +126,39 @@ async def test_a_validation_file_is_held_out_whole(home: Path) -> None:
         assert job.evaluation["rows"] == 4
         directory = service.jobs.store.directory(job.id)
         assert len((directory / "train.jsonl").read_text().splitlines()) == 20
+
+
+async def test_of_many_held_out_rows_some_are_drawn_not_the_first_taken(home: Path) -> None:
+    """Files are often sorted: the first 50 answers would all be of one label, and that is no classifier."""
+    data = [{"prompt": f"¿{n}?", "completion": "sí" if n < 60 else "no"} for n in range(120)]
+    async with serving(home) as service:
+        job = await service.ended(service.create(rows(20), validation_file=service.upload(data)))
+        assert job.evaluation["kind"] == "labels"
+        assert (job.evaluation["rows"], job.evaluation["adapter"]["generated"]) == (120, 50)
+        lines = [row.line for row in read_answers(service.jobs.store.directory(job.id))]
+        assert lines == sorted(lines)
+
+
+async def test_a_row_of_the_validation_file_that_the_template_refuses_is_named_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(template: object, messages: list[dict[str, str]], **more: object) -> list[Segment]:
+        if messages[0]["content"] == "mal":
+            raise ValueError("no me gusta")
+        return [Segment(message["content"], float(at)) for at, message in enumerate(messages)]
+
+    def chat(said: str) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": "sí"}]}
+
+    monkeypatch.setattr("llamaleon_server.jobs.encode.training_segments", picky)
+    async with serving(home) as service:
+        validation = service.upload([chat("bien"), chat("mal")])
+        job = await service.ended(
+            service.create([chat(f"{n}") for n in range(9)], validation_file=validation)
+        )
+        assert job.error is not None
+        assert (job.error.code, job.error.param) == ("invalid_validation_file", "validation_file")
+        assert "line 2" in job.error.message
 
 
 async def test_training_tokens_are_what_serving_tokenises(home: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -40,6 +44,30 @@ async def test_one_that_an_earlier_server_started_is_stopped_too(tmp_path: Path)
     earlier.start()
     await Sidecar(tmp_path).stopped(grace_s=0.05)
     assert earlier.exit_code == -9
+
+
+async def test_one_that_is_told_to_stop_while_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job was cancelled: nobody waits for the thread any more that is starting it."""
+    sidecar, begun, go_on = Sidecar(tmp_path, python(SLEEP)), threading.Event(), threading.Event()
+    popen = subprocess.Popen
+
+    def slow(*args: Any, **named: Any) -> subprocess.Popen[bytes]:
+        begun.set()
+        assert go_on.wait(30)
+        return popen(*args, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    starting = asyncio.create_task(asyncio.to_thread(sidecar.start))
+    assert await asyncio.to_thread(begun.wait, 30)
+    sidecar.ask_to_stop()
+    threading.Timer(0.1, go_on.set).start()
+    await sidecar.stopped(grace_s=0.05)
+    await starting
+    assert sidecar.exit_code == -9
+    await asyncio.to_thread(sidecar.start)
+    assert sidecar.exit_code == -9, "it is not started again"
 
 
 def test_an_id_used_again_by_another_process_is_not_ours(tmp_path: Path) -> None:
