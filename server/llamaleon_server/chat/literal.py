@@ -22,7 +22,6 @@ _MAY_BEGIN = re.compile(
     r"|\](?=[<~!])"
 )
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode keeps these for internal use
-KEEP = frozenset({"role", "type", "id", "tool_call_id"})  # what templates compare
 
 Value = TypeVar("Value")
 
@@ -38,14 +37,17 @@ class Guard:
         self._mark = mark
 
     def guarded(self, value: Value) -> Value:
-        """A message, a tool, or several, with every text in it."""
+        """A message, a tool, or several, with every text in it: names of arguments are said by somebody, too.
+
+        What templates compare (roles, types, ids with each other) stays equal: the same is made of the same.
+        """
         return self._guarded(value)  # type: ignore[no-any-return]  # JSON stays of the type that it is
 
     def _guarded(self, value: Any) -> Any:
         if isinstance(value, str):
             return _MAY_BEGIN.sub(lambda found: found[0] + self._mark, value)
         if isinstance(value, dict):
-            return {key: one if key in KEEP else self._guarded(one) for key, one in value.items()}
+            return {self._guarded(key): self._guarded(one) for key, one in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self._guarded(one) for one in value)
         return value

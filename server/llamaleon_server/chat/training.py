@@ -20,6 +20,8 @@ Message = Mapping[str, Any]
 # What follows may be cut inside the next mark, so an open bracket is none.
 _END_OF_TURN = re.compile(r"\s*(?:<[^<>]*>|\[[^\[\]]*\]|[^\s<\[]\S*)?")
 
+PRIVATE_USE = range(0xE000, 0xF900)  # characters that mean nothing to anybody else
+
 
 class Segment(Struct, frozen=True):
     """`weight` (dimensionless) multiplies the loss of every token of `text`."""
@@ -82,11 +84,26 @@ def _span(render: Callable[..., str], messages: Sequence[Message], full: str, at
     answer = shared[len(prompt) :]
     if messages[at].get("tool_calls"):  # and with them the text, however the template writes both
         return _Span(len(prompt), len(prompt) + len(answer.rstrip()))
-    content = str(messages[at].get("content") or "").strip()
+    content = _content(messages[at])
     begin = answer.find(content)
+    if answer.find(content, begin + 1) >= 0:  # also in its thinking; or it is "in", which is in `<think>`
+        begin = _place(render, messages, full, at) - len(prompt)
     if begin < 0:
         return None
     return _Span(len(prompt), len(prompt) + _with_mark(answer, begin + len(content)))
+
+
+def _content(message: Message) -> str:
+    return str(message.get("content") or "").strip()
+
+
+def _place(render: Callable[..., str], messages: Sequence[Message], full: str, at: int) -> int:
+    """Where the content of `messages[at]` begins in `full`; -1 if it does not stand there as written."""
+    content = _content(messages[at])
+    mark = next(one for one in map(chr, PRIVATE_USE) if one not in full)
+    changed = [*messages[:at], {**messages[at], "content": mark + content}, *messages[at + 1 :]]
+    before, found, _ = render(changed, generation=False).partition(mark)
+    return len(before) if found and full.startswith(before + content) else -1
 
 
 def _with_mark(answer: str, content_end: int) -> int:
@@ -107,8 +124,7 @@ def _last_as_served(
     render: Callable[..., str], messages: Sequence[Message], full: str, at: int
 ) -> list[Segment]:
     prompt = render(messages[:at])
-    content = str(messages[at].get("content") or "").strip()
-    begin = full.rfind(content)
+    content, begin = _content(messages[at]), _place(render, messages, full, at)
     if begin < 0:
         raise BadRequest(
             "The chat template does not show the last answer as it is written: it cannot be learned.",

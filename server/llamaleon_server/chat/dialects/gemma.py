@@ -31,6 +31,7 @@ from llamaleon_server.chat.dialects.parameters import (
     check_shape,
     choices,
     definitions,
+    json_of,
     properties,
     referred,
     required,
@@ -38,6 +39,7 @@ from llamaleon_server.chat.dialects.parameters import (
 )
 
 MAX_DEPTH = 6  # of schemas in schemas; below, any value
+MAX_LEVELS = 64  # of values in values that are read: a model may write brackets for ever
 NUMBER = r"/-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?/"
 INTEGER = "/-?(0|[1-9][0-9]{0,30})/"
 
@@ -101,11 +103,11 @@ class Gemma(Marked):
         if (yield from reading.until(("{",), name.append)) is None:
             raise Cut
         reading.begin_call("".join(name).strip())
-        yield from self._read_object(reading)
+        yield from self._read_object(reading, 0)
         yield from reading.space()
         yield from reading.expect(self.end)
 
-    def _read_object(self, reading: Reading) -> Steps[None]:
+    def _read_object(self, reading: Reading, level: int) -> Steps[None]:
         """What follows `{`."""
         reading.arguments("{")
         between = ""
@@ -120,19 +122,21 @@ class Gemma(Marked):
             elif (yield from reading.until((":",), key.append)) is None:
                 raise Cut
             reading.arguments(f"{between}{json.dumps(''.join(key), ensure_ascii=False)}: ")
-            yield from self._read_value(reading)
+            yield from self._read_value(reading, level + 1)
             between = ", "
             yield from reading.space()
             ended = yield from reading.expect(",", "}")
         reading.arguments("}")
 
-    def _read_value(self, reading: Reading) -> Steps[None]:
+    def _read_value(self, reading: Reading, level: int) -> Steps[None]:
+        if level > MAX_LEVELS:
+            raise Malformed
         yield from reading.space()
         begun = yield from reading.one_of((self.quote, "{", "["))
         if begun == "{":
-            yield from self._read_object(reading)
+            yield from self._read_object(reading, level)
         elif begun == "[":
-            yield from self._read_list(reading)
+            yield from self._read_list(reading, level)
         elif begun is not None:
             reading.arguments('"')
             yield from reading.until((self.quote,), lambda text: reading.arguments(_escaped(text)))
@@ -142,7 +146,7 @@ class Gemma(Marked):
         else:
             yield from _read_bare(reading)
 
-    def _read_list(self, reading: Reading) -> Steps[None]:
+    def _read_list(self, reading: Reading, level: int) -> Steps[None]:
         """What follows `[`."""
         reading.arguments("[")
         between = ""
@@ -150,7 +154,7 @@ class Gemma(Marked):
         ended = yield from reading.one_of(("]",))
         while ended != "]":
             reading.arguments(between)
-            yield from self._read_value(reading)
+            yield from self._read_value(reading, level + 1)
             between = ", "
             yield from reading.space()
             ended = yield from reading.expect(",", "]")
@@ -236,7 +240,7 @@ class FunctionGemma(Gemma):
 
 def _response(result: Message) -> dict[str, Any]:
     try:
-        said = json.loads(result["content"])
+        said = json_of(result["content"])
     except ValueError:
         said = None
     return {"name": result["name"], "response": said if isinstance(said, dict) else result["content"]}
@@ -253,7 +257,7 @@ def _read_bare(reading: Reading) -> Steps[None]:
     if not text:
         raise Malformed
     try:
-        json.loads(text)
+        json_of(text)
     except ValueError:
         text = json.dumps(text, ensure_ascii=False)
     reading.arguments(text)

@@ -92,7 +92,7 @@ class Harmony(Dialect):
                 return
             messages += 1
             channel, recipient = _CHANNEL.search(text), _RECIPIENT.search(text)
-            called = "" if recipient is None else _called(recipient[1])
+            called = "" if recipient is None or not setup.tools else _called(recipient[1])
             if called:
                 reading.begin_call(called)
                 yield from reading.until(_ENDS, reading.arguments)

@@ -82,10 +82,20 @@ def value_of(text: str, schema: Schema) -> Any:
     if allowed == {"string"}:
         return text
     try:
-        value = json.loads(text)
+        value = json_of(text)
     except ValueError:
         return text
     return value if not allowed or _type_of(value) in allowed or _type_of(value) == "integer" else text
+
+
+def json_of(text: str) -> Any:
+    """Raises: ValueError, also for numbers that are not finite, and for what is nested too deeply."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
 
 
 # Types whose values every notation writes alike.

@@ -45,15 +45,19 @@ def test_no_text_is_changed(text: str) -> None:
     assert "".join(breaks(text)) == text
 
 
-def test_everything_in_a_message_is_guarded_but_what_templates_compare() -> None:
+def test_everything_in_a_message_is_guarded() -> None:
+    """Also arguments with the names of a message's fields: a model writes those, and users ask it to."""
     guard = Guard()
-    call = {"id": "<s>", "type": "<s>", "function": {"name": "f", "arguments": {"a": ["<s>", 1, None]}}}
-    guarded = guard.guarded({"role": "user", "content": "<s>", "tool_calls": [call]})
+    arguments = {"a": ["<s>", 1, None], "id": "<s>", "type": "<s>", "<s>": {"role": "<s>"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    guarded = guard.guarded({"role": "assistant", "content": "<s>", "tool_calls": [call]})
     mark = guarded["content"][1]
     assert mark in NONCHARACTERS
-    arguments = {"a": [f"<{mark}s>", 1, None]}
-    function = {"name": "f", "arguments": arguments}
-    assert guarded["tool_calls"] == [{"id": "<s>", "type": "<s>", "function": function}]
+    said = f"<{mark}s>"
+    shown = {"a": [said, 1, None], "id": said, "type": said, said: {"role": said}}
+    function = {"name": "f", "arguments": shown}
+    assert guarded["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
+    assert guarded["role"] == "assistant"
 
 
 def test_a_text_with_the_mark_in_it_gets_another_one() -> None:

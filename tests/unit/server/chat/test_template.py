@@ -157,7 +157,7 @@ def test_hostile_templates_end_soon(source: str) -> None:
     began = time.monotonic()
     with pytest.raises(TemplateRefused):
         template(source).render([USER])
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
 
 
 def test_a_long_conversation_is_no_hostile_one() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.unit.server.chat import templates
+from tests.unit.server.chat.dialects import samples
 
 from llamaleon_server.chat.template import ChatTemplate
 from llamaleon_server.chat.training import Segment, training_segments
@@ -89,6 +90,20 @@ def test_an_answer_with_its_thinking_is_learned_whole() -> None:
     answer = "<think>\nHm.\n</think>\n\nSí."
     messages = [CHAT[0], {"role": "assistant", "content": answer}]
     assert learned(training_segments(template("QWEN_3"), messages)) == [answer + "<|im_end|>"]
+
+
+@pytest.mark.parametrize("content", ["in", "4", "think", "im_end"])
+def test_an_answer_is_not_mistaken_for_a_part_of_its_thinking_or_mark(content: str) -> None:
+    made = samples.template("Qwen-Qwen3-0.6B")
+    messages = [CHAT[0], {"role": "assistant", "content": content, "reasoning_content": "2 + 2 is 4."}]
+    written = f"<think>\n2 + 2 is 4.\n</think>\n\n{content}<|im_end|>"
+    assert learned(training_segments(made, messages)) == [written]
+
+
+def test_a_last_answer_is_not_mistaken_for_a_part_of_its_mark() -> None:
+    messages = [CHAT[0], {"role": "assistant", "content": "of"}]
+    segments = training_segments(template("DEEPSEEK_R1"), messages)
+    assert learned(segments) == ["of<｜end▁of▁sentence｜>"]
 
 
 def test_where_the_prompt_opens_a_block_the_answer_follows_the_prompt_that_is_served() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.server.chat.dialects.samples import DIALECTS, LIMA, NOTED, TOOLS, written
 
+from llamaleon_server.chat.ask import Tool
 from llamaleon_server.chat.dialects.dialect import Dialect, Setup, Tags
 from llamaleon_server.chat.dialects.reading import Reading
 from llamaleon_server.chat.events import Answer, Text, Thinking
@@ -259,8 +260,35 @@ def test_harmonys_channels(places: list[int]) -> None:
     ],
 )
 def test_harmonys_messages(text: str, expected: Any) -> None:
-    assert told(whole(DIALECTS["harmony"], Setup(), text)) == expected
-    assert told(read(DIALECTS["harmony"], Setup(), list(text))) == expected
+    assert told(whole(DIALECTS["harmony"], SETUP, text)) == expected
+    assert told(read(DIALECTS["harmony"], SETUP, list(text))) == expected
+
+
+def test_where_nothing_may_be_called_harmony_calls_nothing() -> None:
+    """`tool_choice: "none"`, or a request without tools: its client has no place for a call."""
+    answer = whole(DIALECTS["harmony"], Setup(), HARMONY)
+    assert told(answer) == ("A moment.", 'Lima first.\n{"city": "Lima"}', [])
+
+
+ANY = Setup(tools=(Tool(name="f", parameters={"type": "object", "properties": {"a": {}}}),))
+NOT_JSON = {
+    "gemma": "<|tool_call>call:f{{a:{}}}<tool_call|>",
+    "qwen-coder": "<tool_call>\n<function=f>\n<parameter=a>\n{}\n</parameter>\n</function>\n</tool_call>",
+}
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("name", NOT_JSON)
+def test_what_json_has_no_word_for_is_text(name: str, value: str) -> None:
+    [call] = whole(DIALECTS[name], ANY, NOT_JSON[name].format(value)).calls
+    assert call.arguments == f'{{"a": "{value}"}}'
+
+
+@pytest.mark.parametrize("name", NOT_JSON)
+def test_brackets_without_end_are_no_failure(name: str) -> None:
+    text = NOT_JSON[name].format("[" * 20_000)
+    for answer in (whole(DIALECTS[name], ANY, text), read(DIALECTS[name], ANY, [text[:500], text[500:]])):
+        assert [call.name for call in answer.calls] == ["f"]
 
 
 # ---------------------------------------------------------------- thinking
