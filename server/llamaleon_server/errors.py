@@ -16,6 +16,7 @@ LlamaleonError
 ├── QueueFull             429 queue_full              (Retry-After)
 ├── HubRefused            403 hub_refused             (gated or private: what to do)
 ├── DownloadFailed        502 download_failed         (what came is kept for the next try)
+│   └── UploadFailed      502 upload_failed
 ├── EngineFailed          500 engine_error
 ├── EngineUnavailable     503 engine_unavailable      (Retry-After)
 ├── AnswerTooSlow         504 answer_timeout          (nothing was answered in time)

@@ -68,6 +68,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_webhook_secret(secret: str) -> None:
+    """Raises: ValueError."""
+    if not secret:
+        raise ValueError("webhook_secret is empty")
+    if secret.startswith("whsec_"):
+        try:
+            base64.b64decode(secret[len("whsec_") :], validate=True)
+        except ValueError as error:
+            raise ValueError(f"webhook_secret: what follows whsec_ must be base64 ({error})") from error
+
+
 def default_home() -> Path:
     return Path(os.environ.get("LLAMALEON_HOME") or "~/.llamaleon").expanduser()
 
@@ -162,7 +173,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     organization: str = "local"  # the ORG part of `ft:BASE:ORG:SUFFIX:ID`
     trainer_python: str | None = None  # another interpreter for the sidecar; None: this one
     training_gpu: str = "share"  # TRAINING_GPU
-    webhook_urls: tuple[str, ...] = ()  # are told how fine-tuning jobs end
+    webhook_urls: tuple[str, ...] = ()  # are told how jobs, batches and background responses end
     webhook_secret: str | None = None  # that signs it; None: HOME/webhook.secret, made when it is needed
     engine_name: str | None = None  # of another package's entry point; None: ours
     engine_command: tuple[str, ...] | None = None  # None: this interpreter's `-m llamaleon_server.engine`
@@ -185,25 +196,24 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("tls_cert and tls_key must be given together")
         if self.api_key is not None and not self.api_key.strip():
             raise ValueError("api_key must not be empty")
-        if self.max_body_bytes < 1:
-            raise ValueError(f"max_body_bytes must be at least 1, not {self.max_body_bytes}")
         if self.training_gpu not in TRAINING_GPU:
             raise ValueError(
                 f"training_gpu must be one of {', '.join(TRAINING_GPU)}, not {self.training_gpu!r}"
             )
-        if self.webhook_secret is not None and self.webhook_secret.startswith("whsec_"):
-            try:
-                base64.b64decode(self.webhook_secret[len("whsec_") :], validate=True)
-            except ValueError as error:
-                raise ValueError(f"webhook_secret: what follows whsec_ must be base64 ({error})") from error
+        if self.webhook_secret is not None:
+            check_webhook_secret(self.webhook_secret)
         for url in self.webhook_urls:
             if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
                 raise ValueError(f"webhook_urls must be http:// or https:// addresses, not {url!r}")
-        for field in ("memory_budget", "max_models"):
+        for field in ("memory_budget", "max_models", "max_upload_bytes", "max_body_bytes"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, not {value}")
-        for field in ("read_timeout_s", "request_timeout_s"):
+        for field in ("idle_unload_s", "room_wait_s"):
+            value = getattr(self, field)
+            if value is not None and not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{field} must be at least 0 seconds, not {value:g}")
+        for field in ("engine_start_timeout_s", "read_timeout_s", "request_timeout_s"):
             value = getattr(self, field)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{field} must be more than 0 seconds, not {value:g}")

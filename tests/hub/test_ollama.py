@@ -161,3 +161,38 @@ async def test_what_is_removed_leaves_the_disk(
     registry.remove_base("twin")
     release(registry, "twin")
     assert list(blobs.iterdir()) == []
+
+
+async def test_what_a_newer_version_replaces_leaves_the_disk(
+    registry: Registry, elsewhere: Elsewhere, model: bytes, tmp_path: Path
+) -> None:
+    blobs = tmp_path / "home" / "models" / "ollama" / "blobs"
+    elsewhere.add_model("library/grows/latest", {"model": model, "system": b"First."})
+    await pulled(registry, elsewhere, "grows")
+    newer = small_model(tmp_path / "newer", seed=5)
+    assert newer != model
+    elsewhere.add_model("library/grows/latest", {"model": newer, "license": b"MIT"})
+    for _ in range(2):
+        await pulled(registry, elsewhere, "grows")
+        assert registry.resolve("grows").base.path.read_bytes() == newer
+        assert {path.name for path in blobs.iterdir()} == {
+            f"sha256-{sha256(data)}" for data in (newer, b"MIT")
+        }
+
+
+async def test_a_damaged_manifest_is_in_nobodys_way(
+    registry: Registry, elsewhere: Elsewhere, model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "home" / "models" / "ollama"
+    elsewhere.add_model("library/twin/latest", {"model": model, "license": b"MIT"})
+    await pulled(registry, elsewhere, "twin")
+    damaged = store / "manifests" / "registry.ollama.ai" / "library" / "odd" / "latest"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b'{"layers": [')  # as a power cut leaves it
+    registry.remove_base("twin")
+    release(registry, "twin")
+    assert len(list((store / "blobs").iterdir())) == 2, "they may be its own"
+    now = time.time()
+    monkeypatch.setattr("llamaleon_server.hub.ollama.time.time", lambda: now + 1000)
+    await Discovery(registry, look=False).refresh()
+    assert not damaged.exists()

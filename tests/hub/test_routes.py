@@ -194,4 +194,4 @@ def test_a_hundred_found_models_cost_no_start(
     begin = time.monotonic()
     with alone:
         alone_s = time.monotonic() - begin
-    assert started_s < alone_s + 1.0
+    assert started_s < 2 * alone_s + 1.0

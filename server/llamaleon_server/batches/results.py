@@ -6,6 +6,7 @@ its request is run again. (A power cut may take the last seconds with it: those 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from msgspec import Struct
 
 from llamaleon_server.registry.batches import Counts, Tokens
 from llamaleon_server.registry.blobs import disk_errors
+
+log = logging.getLogger(__name__)
 
 
 class Response(Struct, frozen=True, kw_only=True):
@@ -106,7 +109,10 @@ class Results:
         return len(wanted)
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # a line that the full disk refused already: it is not noted
+            log.debug("%s: %s", self._path, error)
 
     def remove(self) -> None:
         self.close()

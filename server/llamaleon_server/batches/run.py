@@ -12,7 +12,7 @@ import msgspec
 
 from llamaleon_server.batches import lines
 from llamaleon_server.batches.results import RequestError, Response, Result, Results
-from llamaleon_server.errors import LlamaleonError, NotFound
+from llamaleon_server.errors import LlamaleonError, NotFound, StorageFull
 from llamaleon_server.registry.batches import (
     CANCELLED,
     CANCELLING,
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 OUTPUT_PURPOSE = "batch_output"
 AT_ONCE = 4  # requests of all batches together; `Batches` makes it fewer where little can run at once
 TRY_AGAIN = frozenset({429, 503})  # the queue is full, or the engine is starting again
+ROOM_WAIT_S = 30.0  # between two looks at a full disk
 TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 12, 1.0, 30.0
 UNDONE = {
     CANCELLED: RequestError(code="batch_cancelled", message="This batch was cancelled before it ran."),
@@ -69,7 +70,18 @@ class Run:
         return None if self._results is None else self._results.counts(self._total)
 
     async def run(self) -> None:
-        """Go on where it was, until it has ended."""
+        """Go on where it was, until it has ended. Where its files find no room, that is waited for."""
+        while True:
+            try:
+                return await self._run()
+            except StorageFull as error:
+                log.warning("batch %s is tried again in %.0f s: %s", self.id, ROOM_WAIT_S, error)
+                await asyncio.sleep(ROOM_WAIT_S)
+
+    # ------------------------------------------------------------ inside
+
+    async def _run(self) -> None:
+        """Raises: StorageFull; what was done is kept, and it can be run again."""
         try:
             record = self._store.get(self.id)
             if record.status == VALIDATING:
@@ -83,10 +95,10 @@ class Run:
             finally:
                 if self._results is not None:
                     self._results.close()
+        except StorageFull:
+            raise
         except (LlamaleonError, OSError) as error:
             self._set(FAILED, errors=[_reason(self.id, error)])
-
-    # ------------------------------------------------------------ inside
 
     def _open(self) -> None:
         self._results = Results(self._store.results(self.id))
@@ -108,10 +120,14 @@ class Run:
 
     async def _go_on(self, record: BatchRecord) -> None:
         if record.status == IN_PROGRESS:
+            errors: list[LineError] = []
             try:
-                record = self._set(FINALIZING, end=await self._work(record))
+                end = await self._work(record)
+            except StorageFull:
+                raise
             except (LlamaleonError, OSError) as error:  # what was done is kept all the same
-                record = self._set(FINALIZING, end=FAILED, errors=[_reason(self.id, error)])
+                end, errors = FAILED, [_reason(self.id, error)]
+            record = self._set(FINALIZING, end=end, errors=errors)
         elif record.status == CANCELLING:
             record = self._store.update(self.id, end=CANCELLED)
         await _to_the_end(self._finalize, record)

@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from llamaleon_server.batches.run import AT_ONCE, Call, Run
-from llamaleon_server.errors import BadRequest, NotFound
+from llamaleon_server.errors import BadRequest, NotFound, StorageFull
 from llamaleon_server.registry.batches import (
     CANCELLED,
     CANCELLING,
@@ -115,7 +115,11 @@ class Batches:
         status = CANCELLED if record.status == VALIDATING else CANCELLING
         now = int(time.time())
         times = {**record.times, CANCELLING: now} | ({CANCELLED: now} if status == CANCELLED else {})
-        record = self._store.update(batch_id, status=status, times=times)
+        try:
+            record = self._store.update(batch_id, status=status, times=times)
+        except StorageFull:  # it was not cancelled, and goes on
+            self._begin(batch_id)
+            raise
         if status == CANCELLING:
             self._begin(batch_id)
         return record

@@ -89,6 +89,7 @@ def fetch(file: RemoteFile, target: Path, transport: Transport, report: Callable
         with partial.open("a+b") as local:
             _locked(local, transport)
             if target.exists():  # another process had it
+                partial.unlink(missing_ok=True)  # ours, which is empty: its own has become the target
                 return
             _complete(file, local, transport, _sometimes(report))
             report(file.size)

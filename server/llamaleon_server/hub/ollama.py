@@ -8,6 +8,7 @@ Source: ollama, server/images.go, server/download.go, server/modelpath.go
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Collection
@@ -21,8 +22,11 @@ from llamaleon_server.errors import BadRequest, DownloadFailed, LlamaleonError, 
 from llamaleon_server.hub import places
 from llamaleon_server.hub.download import RemoteFile, Transport, fetch, refused
 from llamaleon_server.hub.names import OllamaName
+from llamaleon_server.registry.blobs import write_synced
 from llamaleon_server.registry.modelfile import AdapterLine, Modelfile
 from llamaleon_server.registry.parameters import meaning_of
+
+log = logging.getLogger(__name__)
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 LAYER = "application/vnd.ollama.image."
@@ -167,6 +171,25 @@ class Store:
         fetch(remote, self.blob(layer), transport, report)
         return self.blob(layer)
 
+    def note(self, name: OllamaName, manifest: bytes) -> None:
+        """From now on the store has this model. What it had by that name is kept until `settle`."""
+        path = self.manifest_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.tmp")
+        write_synced(beside, manifest)
+        if path.exists() and path.read_bytes() != manifest:
+            path.replace(self._replaced(name))
+        beside.replace(path)
+
+    def settle(self, name: OllamaName) -> None:
+        """The model is served: remove what only its earlier version had. Only of a store of our own."""
+        old = self._replaced(name)
+        if old.exists():
+            self._remove([(name, old)])
+
+    def _replaced(self, name: OllamaName) -> Path:
+        return self.manifest_path(name).with_name(f".{name.tag}.replaced")
+
     def sweep(self, served: Collection[str]) -> None:
         """Remove what no name stands for any more. Only of a store of our own."""
         settled = time.time() - SETTLED_S
@@ -183,17 +206,30 @@ class Store:
         self._remove([(name, path) for name, path in self.names() if short_name(name) == served_as])
 
     def _remove(self, manifests: list[tuple[OllamaName, Path]]) -> None:
-        unused = [layer for name, path in manifests for layer in self._layers(name, path)]
+        """With the blobs that no other manifest has; a damaged one may have any, as long as it stays."""
+        if not manifests:
+            return
+        unused = [layer for name, path in manifests for layer in self._layers(name, path) or ()]
         for _, path in manifests:
-            path.unlink()
-        kept = {layer.digest for name, path in self.names() for layer in self._layers(name, path)}
+            path.unlink(missing_ok=True)
+        kept: set[str] = set()
+        for name, path in self.names():
+            layers = self._layers(name, path)
+            if layers is None:
+                return
+            kept |= {layer.digest for layer in layers}
         for layer in unused:
             if layer.digest not in kept:
                 self.blob(layer).unlink(missing_ok=True)
 
     @staticmethod
-    def _layers(name: OllamaName, path: Path) -> list[Layer]:
-        return _decoded(path.read_bytes(), str(name)).layers
+    def _layers(name: OllamaName, path: Path) -> list[Layer] | None:
+        """None if they cannot be read."""
+        try:
+            return _decoded(path.read_bytes(), str(name)).layers
+        except (DownloadFailed, OSError) as error:
+            log.warning("%s: %s", path, error)
+            return None
 
     @staticmethod
     def model(name: OllamaName, manifest: Manifest, path_of: Callable[[Layer], Path]) -> StoredModel:

@@ -114,6 +114,8 @@ class _Work:
             self._tell(Progress(status="writing manifest"))
             for note in await record(self._registry, fetched):
                 self._tell(Progress(status="writing manifest", note=note))
+            if isinstance(self._wanted, OllamaName):
+                await asyncio.to_thread(own_store(self._registry).settle, self._wanted)
             log.info("pulled %s: %s", fetched.name, fetched.path)
             self._tell(Progress(status=SUCCESS, model=fetched.name))
         except Stopped:
@@ -203,9 +205,7 @@ class _Work:
                 watch(layer.size)
         self._report(Progress(status="verifying sha256 digest"))
         model = store.model(wanted, manifest, lambda layer: paths[layer.digest])
-        record_at = store.manifest_path(wanted)
-        record_at.parent.mkdir(parents=True, exist_ok=True)
-        record_at.write_bytes(body)
+        store.note(wanted, body)
         return model
 
     def _watch(self, file: RemoteFile) -> Callable[[int], None]:

@@ -54,10 +54,12 @@ class AdapterStore:
         Raises:
             StorageFull: nothing was recorded.
             AdapterRefused: the file changed since its manifest was made.
+            Conflict: on this disk the name has the directory of another.
         """
         with self._adding:
             version = self._next_version(name)
             final = self._folder / name / str(version)
+            self._refuse_twin(name, version, final)
             with blobs.new_directory(final, f"adapter {name}@{version}") as building:
                 if owned:
                     blobs.move_synced(gguf, building / GGUF)
@@ -66,13 +68,33 @@ class AdapterStore:
                 blobs.write_synced(building / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
                 if peft_dir is not None:
                     blobs.copy_peft_synced(peft_dir, building / PEFT)
-            with self._db.transaction():
-                self._insert(base, name, version, manifest, state=state, ft_name=ft_name)
-                added = self.version(name, version)
-                assert added is not None  # inserted above
-                if also is not None:
-                    also(added)
+            try:
+                with self._db.transaction():
+                    self._insert(base, name, version, manifest, state=state, ft_name=ft_name)
+                    added = self.version(name, version)
+                    assert added is not None  # inserted above
+                    if also is not None:
+                        also(added)
+            except BaseException:  # a full disk needs the room
+                blobs.remove_tree(final)
+                raise
         return added
+
+    def _refuse_twin(self, name: str, version: int, final: Path) -> None:
+        """`SQL` and `sql` are one directory on a disk that ignores case: the first one keeps its files."""
+        if not final.exists():
+            return
+        rows = self._db.rows(
+            "SELECT name FROM adapters WHERE version = ? AND name != ? AND state != ?", version, name, RETIRED
+        )
+        for row in rows:
+            other = self._folder / row["name"] / str(version)
+            if other.exists() and other.samefile(final):
+                raise Conflict(
+                    f"This disk does not tell the adapter's name {name!r} from {row['name']!r}, which is "
+                    "taken: choose another.",
+                    param="name",
+                )
 
     def _insert(
         self, base: str, name: str, version: int, manifest: Manifest, *, state: str, ft_name: str | None
@@ -98,6 +120,7 @@ class AdapterStore:
         return int(row["last"]) + 1
 
     def set_state(self, version: AdapterVersion, state: str, reason: str | None = None) -> AdapterVersion:
+        """Raises: Conflict if it was retired meanwhile."""
         with self._db.transaction():
             changed = self._db.execute(
                 "UPDATE adapters SET state = ?, reason = ? WHERE name = ? AND version = ? AND state != ?",
@@ -108,8 +131,8 @@ class AdapterStore:
                 RETIRED,
             ).rowcount
             if not changed:
-                raise ValueError(
-                    f"{version.adapter}@{version.version} is retired: a retired version never comes back"
+                raise Conflict(
+                    f"`{version.full_name}` was removed: a retired version never comes back.", param="model"
                 )
             if state == DEPLOYED:
                 self.deployments.add(version.base, version.adapter, version.version)

@@ -47,21 +47,16 @@ class BaseStore:
         path = path.expanduser().absolute()
         name = check_base_name(name or stem_of(path))
         facts, size = self._facts(path)
+        # Before the transaction, which nobody else can write in: it reads headers.
+        projector = self._projector(path, name, projector, replace=replace)
         with self._db.transaction():
-            row = self._db.row("SELECT path, projector FROM bases WHERE name = ?", name)
+            row = self._db.row("SELECT path FROM bases WHERE name = ?", name)
             if row is not None and row["path"] != str(path) and Path(row["path"]).exists() and not replace:
                 raise Conflict(
                     f"The base model `{name}` is already {row['path']}: remove it first, or register "
                     f"{path} under another name.",
                     param="name",
                 )
-            known = row["projector"] if row is not None and row["path"] == str(path) else None
-            if projector is not None:
-                projector = check_projector(projector, path)
-            elif known is not None and not replace and Path(known).exists():
-                projector = Path(known)
-            else:
-                projector = projector_beside(path)
             self._db.execute(
                 "INSERT INTO bases (name, path, created, projector, found_in) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (name) DO UPDATE SET path = excluded.path, projector = excluded.projector, "
@@ -76,6 +71,14 @@ class BaseStore:
             row = self._db.row("SELECT * FROM bases WHERE name = ?", name)
         assert row is not None  # inserted above
         return _base(row, facts, size)
+
+    def _projector(self, path: Path, name: str, given: Path | None, *, replace: bool) -> Path | None:
+        """The one given, the one it had, or one that lies beside it. Raises: BadRequest."""
+        if given is not None:
+            return check_projector(given, path)
+        row = self._db.row("SELECT projector FROM bases WHERE name = ? AND path = ?", name, str(path))
+        known = None if row is None or replace else row["projector"]
+        return Path(known) if known is not None and Path(known).exists() else projector_beside(path)
 
     def remove(self, name: str, *, hide: bool = True) -> None:
         """`hide`: its file is not to be found again by itself."""

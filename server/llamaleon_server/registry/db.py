@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from llamaleon_server.errors import StorageFull
+from llamaleon_server.errors import Conflict, StorageFull
 from llamaleon_server.registry.migrations import MIGRATIONS
 
 
@@ -22,11 +22,11 @@ class Database:
     """
 
     def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+        """Raises: Conflict if a newer llamaleon wrote it; OSError if it cannot be opened as a database."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._owner: int | None = None  # the thread whose transaction is open
         self._connection = _connect(path)
-        self._connection.execute("PRAGMA journal_mode = WAL")
         # What was answered to a client survives a power cut, not only the death of the process.
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
@@ -42,9 +42,9 @@ class Database:
             )
             (done,) = self.execute("SELECT COALESCE(MAX(number), 0) FROM migrations").fetchone()
             if done > len(migrations):
-                raise RuntimeError(
+                raise Conflict(
                     f"{path} was written by a newer llamaleon (migration {done}, this one knows "
-                    f"{len(migrations)}): upgrade llamaleon, or use another --home"
+                    f"{len(migrations)}): upgrade llamaleon, or use another --home."
                 )
             for number, script in enumerate(migrations[done:], done + 1):
                 # Not executescript: that would commit, and a half-applied migration must roll back.
@@ -113,8 +113,12 @@ def _full_disk() -> Iterator[None]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
-    connection.row_factory = sqlite3.Row
+    try:
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")  # the first to read the file
+    except sqlite3.DatabaseError as error:
+        raise OSError(f"the database {path} cannot be opened: {error}") from error
     return connection
 
 

@@ -96,6 +96,7 @@ class FileStore:
     def sweep(self) -> None:
         for left_over in self._folder.glob(".file-*.tmp"):
             left_over.unlink(missing_ok=True)
+        self.expire()
 
     def upload(self, max_bytes: int) -> Upload:
         return Upload(self._folder, max_bytes, self._record)

@@ -157,6 +157,7 @@ class _Said:
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
     """(line, NAME, rest). The rest of PARAMETER and MESSAGE still has its first word, the value unquoted."""
     lines = text.split("\n")
+    ends = _ends(lines)
     at = 0
     while at < len(lines):
         here, line = at + 1, lines[at].lstrip(BLANK)
@@ -169,7 +170,7 @@ def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
         if name in {"PARAMETER", "MESSAGE"}:
             first, rest = _words(rest)
             first += " "
-        value, more = _value(here, rest, lines, at)
+        value, more = _value(here, rest, lines, at, ends)
         at += more
         yield here, name, first + value
 
@@ -180,15 +181,20 @@ def _words(line: str) -> tuple[str, str]:
     return word, line[len(word) :].lstrip(BLANK)
 
 
-def _value(line: int, first: str, lines: list[str], at: int) -> tuple[str, int]:
+def _ends(lines: list[str]) -> dict[str, int]:
+    """Where each fence stands alone for the last time, so that one that stays open is not sought for long."""
+    stripped = (line.strip(BLANK) for line in lines)
+    return {text: at for at, text in enumerate(stripped) if _FENCE.fullmatch(text)}
+
+
+def _value(line: int, first: str, lines: list[str], at: int, ends: dict[str, int]) -> tuple[str, int]:
     """The value that begins with `first`, and how many of the lines from `at` on it takes."""
     if not first.startswith('"'):
         return first.rstrip(BLANK), 0
-    fence = first.rstrip(BLANK) if _FENCE.fullmatch(first.rstrip(BLANK)) else None
-    if fence is not None:
-        for more, text in enumerate(lines[at:]):
-            if text.strip(BLANK) == fence:
-                return "\n".join(lines[at : at + more]), more + 1
+    fence = first.rstrip(BLANK)
+    if ends.get(fence, -1) >= at:
+        end = next(end for end in range(at, len(lines)) if lines[end].strip(BLANK) == fence)
+        return "\n".join(lines[at:end]), end + 1 - at
     quote = '"""' if first.startswith('"""') else '"'
     taken = first
     for more in range(len(lines) - at + 1):
@@ -206,12 +212,12 @@ def _quoted(text: str) -> str:
     quoted = [f'"""{text}"""', f'"{text}"']
     forms: list[str] = [text, *(quoted if "\n" in text else quoted[::-1])]
     for form in forms:
-        lines = form.split("\n")
+        first, *rest = form.split("\n")
         try:
-            value, more = _value(1, lines[0].lstrip(BLANK), [*lines[1:], "FROM x"], 0)
+            value, more = _value(1, first.lstrip(BLANK), [*rest, "FROM x"], 0, _ends(rest))
         except ModelfileError:
             continue
-        if value == text and more == len(lines) - 1 and form.strip(BLANK):
+        if value == text and more == len(rest) and form.strip(BLANK):
             return form
     return f"{fence}\n{text}\n{fence}"
 

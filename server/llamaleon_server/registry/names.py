@@ -16,6 +16,7 @@ from msgspec import Struct
 from llamaleon_server.errors import BadRequest
 
 MAX_NAME = 96  # a suffix has at most 64; checkpoints append theirs
+MAX_NAME_BYTES = 255  # of a directory's name; letters may take four each
 _NAME = r"[^\W_][\w.-]*"
 _ADAPTER = re.compile(_NAME)
 # No exponent sign "+": it separates the parts of a blend. Possessive: digits of a request's length must not
@@ -39,10 +40,10 @@ class Part(Struct, frozen=True):
 
 def check_adapter_name(name: str, param: str = "suffix") -> str:
     """Raises: BadRequest naming `param` unless `name` can stand in the `model` field and as a directory."""
-    if len(name) > MAX_NAME or not _ADAPTER.fullmatch(name):
+    if len(name) > MAX_NAME or not _ADAPTER.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         raise BadRequest(
             f"{name!r} cannot name an adapter: use 1 to {MAX_NAME} letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit.",
+            f"beginning with a letter or digit, {MAX_NAME_BYTES} bytes at most.",
             param=param,
         )
     return name

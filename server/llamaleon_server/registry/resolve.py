@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +28,7 @@ from llamaleon_server.registry.records import (
 )
 
 NEAREST = 3
+MAX_MODEL = 1 << 16  # characters; taking apart as many as a request may have would hold everybody up
 SIMILAR_ENOUGH = 50.0  # of 100, rapidfuzz's weighted ratio
 
 
@@ -101,6 +102,7 @@ class Resolver:
         fine_tuned = self._adapters.by_ft_name(model)
         if fine_tuned is not None and fine_tuned.state in {REGISTERED, DEPLOYED}:
             return [fine_tuned]
+        _refuse_endless(model)
         base_name, rest = split_base(model, self._bases.names())
         parts = parse_blend(rest)
         found: list[AdapterVersion] = []
@@ -133,6 +135,7 @@ class Resolver:
 
     def written_adapter(self, model: str) -> tuple[str | None, Part]:
         """Base and adapter as the name is written, whether or not they exist. Raises: ModelNotFound."""
+        _refuse_endless(model)
         base, rest = split_base(model, self._bases.names())
         parts = parse_blend(rest)
         if parts is None or len(parts) != 1:
@@ -144,6 +147,7 @@ class Resolver:
 
         Raises: ModelNotFound, BadRequest if several bases have it, AdapterRefused if it failed.
         """
+        _refuse_endless(model)
         for form in _forms(model):
             found = self._written(form)
             if found is not None:
@@ -154,7 +158,7 @@ class Resolver:
         return Written(base=self._only_base(model, parts), extra=tuple(parts))
 
     def unknown(self, model: str) -> ModelNotFound:
-        return ModelNotFound(model, self._nearest(model))
+        return ModelNotFound(model, self._nearest(model[:MAX_MODEL]))
 
     def _written(self, model: str) -> Written | None:
         """By a name that is recorded: of a fine-tuned model, a made one or a base."""
@@ -219,7 +223,8 @@ class Resolver:
         if not isinstance(item, dict) or "id" not in item:
             raise BadRequest(f"`{where}` needs an `id`: an adapter's name or its index.", param=where)
         scale = item.get("scale", 1.0)
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not number or not abs(scale) <= sys.float_info.max:  # a whole number may be larger
             raise BadRequest(f"`{where}.scale` must be a finite number.", param=f"{where}.scale")
         version = self._lora_id(base, item["id"])
         if version is None:
@@ -294,6 +299,11 @@ def refuse_other_base(manifest: Manifest, adapter: str, base: Base) -> None:
             f"The adapter `{adapter}` was made for another base than `{base.name}` ({base.path}): {fields}.",
             param="model",
         )
+
+
+def _refuse_endless(model: str) -> None:
+    if len(model) > MAX_MODEL:
+        raise ModelNotFound(f"{model[:64]}…")
 
 
 def _forms(model: str) -> list[str]:

@@ -11,7 +11,11 @@ from llamaleon_server.registry.db import Database
 from llamaleon_server.wire.stored import Exchange
 
 _decoder = msgspec.json.Decoder(Exchange)
-_HAS_PAIR = " AND EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND value = ?)"
+# One statement, however many pairs are wanted: SQLite limits how deep an expression may be.
+_HAS_PAIRS = (
+    "(SELECT COUNT(*) FROM json_each(?) wanted JOIN json_each(metadata) had"
+    " ON had.key = wanted.key AND had.value = wanted.value) = ?"
+)
 
 
 class StoredCompletions:
@@ -76,17 +80,18 @@ class StoredCompletions:
             NotFound: for `after`.
         """
         start = None if after is None else self._place(after)
-        pairs = list((metadata or {}).items())
+        pairs = dict(metadata or {})
         order = "DESC" if descending else "ASC"
         rows = self._db.rows(
             "SELECT record FROM stored_completions WHERE (? IS NULL OR model = ?)"
             f" AND (? IS NULL OR seq {'<' if descending else '>'} ?)"
-            f"{_HAS_PAIR * len(pairs)} ORDER BY seq {order} LIMIT ?",
+            f" AND {_HAS_PAIRS} ORDER BY seq {order} LIMIT ?",
             model,
             model,
             start,
             start,
-            *(text for pair in pairs for text in pair),
+            _json(pairs),
+            len(pairs),
             -1 if limit is None else limit + 1,
         )
         found = [_decoder.decode(row["record"]) for row in rows[:limit]]

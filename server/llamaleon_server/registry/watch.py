@@ -36,6 +36,7 @@ class Watcher:
         self._offer = offer
         self._folders = [folder.expanduser().absolute() for folder in folders]
         self._busy: dict[Path, asyncio.Task[None]] = {}
+        self._again: set[Path] = set()  # of the busy ones: they changed, perhaps after they were read
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -46,6 +47,7 @@ class Watcher:
                 for folder in self._folders:
                     group.create_task(self._watch(folder))
         finally:
+            self._again.clear()
             for task in self._busy.values():
                 task.cancel()
             await asyncio.gather(*self._busy.values(), return_exceptions=True)
@@ -83,7 +85,10 @@ class Watcher:
                 raise FileNotFoundError(f"{folder} was removed")
 
     def _look_at(self, entry: Path) -> None:
-        if entry.name.startswith(".") or entry in self._busy:
+        if entry.name.startswith("."):
+            return
+        if entry in self._busy:
+            self._again.add(entry)
             return
         task = asyncio.create_task(self._settle(entry))
         self._busy[entry] = task
@@ -91,8 +96,13 @@ class Watcher:
 
     def _looked(self, entry: Path, task: asyncio.Task[None]) -> None:
         del self._busy[entry]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             log.error("the watched file %s could not be handled", entry, exc_info=error)
+        if entry in self._again:
+            self._again.remove(entry)
+            self._look_at(entry)
 
     async def _settle(self, entry: Path) -> None:
         """Take in what lies there, as often as it changes meanwhile; ends when it is what was taken."""

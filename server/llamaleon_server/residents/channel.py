@@ -117,7 +117,7 @@ class ProcessChannel:
                 with contextlib.suppress(ProcessLookupError):  # it ended just now
                     stronger()
         await self._process.wait()
-        await self._drain
+        await asyncio.wait([self._drain])  # not awaited itself: whoever is cancelled here would cancel it
 
     async def _drain_log(self, stream: asyncio.StreamReader) -> None:
         rest = b""

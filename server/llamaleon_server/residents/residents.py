@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 5.0  # how often idle engines and forgotten adapters are looked for, at most
 LEAST_PAUSE_S = 0.01
+DRAIN_LOOK_S = 0.05  # between two looks whether a replaced model is still in use
 KEEP_GRACE_S = 0.25  # a request that says how long the model stays uses it a moment later
 REPORT_S = 10.0  # how often a busy engine's throughput is logged
 STATUS_TIMEOUT_S = 0.5  # an engine's reader answers at once; one that does not must hold up nobody
@@ -92,7 +93,7 @@ class Residents:
         self._open_channel = open_channel or self._spawn
         self._keeper = AdapterKeeper(records)
         self._slots: dict[str, Slot] = {}
-        self.room = Room(settings, self._slots.values)
+        self.room = Room(settings, self._slots.values, self._close)
         self.off_gpu = False  # models are loaded into RAM: a training has the GPU; see sharing.py
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,16 +192,19 @@ class Residents:
 
     # ------------------------------------------------------------ inside
 
-    def _start_house(self) -> None:
+    def _refuse_closed(self) -> None:
         if self._closed:
             raise EngineUnavailable("The server is stopping.")
+
+    def _start_house(self) -> None:
+        self._refuse_closed()
         if not self._keeping_house:
             self._keeping_house = True
             self._begin(self._keep_house())
             self._begin(self._report())
 
     async def _slot(self, base: Base) -> Slot:
-        """Of a base. An engine that nobody uses is stopped if its file or what is wanted of it changed."""
+        """Of a base. Its engine is stopped, once nobody uses it, if the file or what is wanted changed."""
         slot = self._slots.get(base.name)
         if slot is None:
             slot = self._slots[base.name] = Slot(
@@ -210,14 +214,29 @@ class Residents:
                 self._when_ready,
                 self._prepare,
             )
-        elif not slot.users:
-            if _file(slot.base) != _file(base):  # the name now means another file, or it was replaced
+        elif _file(slot.base) != _file(base):  # the name now means another file, or it was replaced
+            await self._drained(slot)
+            if _file(slot.base) != _file(base):  # else another who waited was first
                 slot.base = base
                 await slot.close()
-            elif slot.engine is not None and not slot.engine.busy and self._is_outdated(slot):
-                log.info("%s is loaded again: its options changed", base.name)
-                await slot.close()
+        elif not slot.users and slot.engine is not None and not slot.engine.busy and self._is_outdated(slot):
+            log.info("%s is loaded again: its options changed", base.name)
+            await slot.close()
         return slot
+
+    async def _drained(self, slot: Slot) -> None:
+        """Until nobody uses the earlier file any more: it must not answer in the new one's name.
+
+        Raises: EngineUnavailable.
+        """
+        deadline = time.monotonic() + self._settings.room_wait_s
+        while slot.users and slot.state != "stopped":
+            if time.monotonic() >= deadline:
+                raise EngineUnavailable(
+                    f"The file of `{slot.base.name}` was replaced, and the earlier one still answers.",
+                    param="model",
+                )
+            await asyncio.sleep(DRAIN_LOOK_S)
 
     def _wanted(self, base: Base) -> EngineSettings:
         default = self._settings.engine
@@ -235,6 +254,7 @@ class Residents:
 
     async def _prepare(self, slot: Slot) -> None:
         """Before a start: decide the options, and wait for room. Raises: EngineUnavailable."""
+        self._refuse_closed()  # somebody may have waited for an earlier engine to leave
         slot.options = self._wanted(slot.base)
         slot.need = await asyncio.to_thread(need_of, slot.base, slot.options)
         await self.room.grant(slot)
@@ -296,6 +316,8 @@ class Residents:
                     await self._tidy(slot, forgets=forgets)
                 except LlamaleonError as error:  # it died meanwhile: there is nothing left to tidy
                     log.warning("tidying %s: %s", slot.base.name, error)
+                except Exception:  # the database, another package's engine: the next models are tidied still
+                    log.exception("tidying %s", slot.base.name)
 
     def _pause_s(self) -> float:
         """Until the next model's time is over, at most TICK_S."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import psutil
@@ -32,12 +32,18 @@ class Room:
     """Grants slots their memory, one at a time and in the order in which they asked."""
 
     def __init__(
-        self, settings: Settings, slots: Callable[[], Iterable[Slot]], available: Available = free_ram
+        self,
+        settings: Settings,
+        slots: Callable[[], Iterable[Slot]],
+        leave: Callable[[Slot], Awaitable[None]],
+        available: Available = free_ram,
     ) -> None:
+        """`leave` lets the engine of a slot go."""
         self._budget = settings.memory_budget
         self._most = settings.max_models
         self._wait_s = settings.room_wait_s
         self._slots = slots
+        self._leave = leave
         self.available = available
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -66,7 +72,7 @@ class Room:
                 victim = self._longest_unused(slot)
                 if victim is not None:
                     log.info("%s leaves memory: %s needs room", victim.base.name, slot.base.name)
-                    await victim.close()
+                    await self._leave(victim)
                     continue
                 if self._partly(slot):
                     break

@@ -87,7 +87,8 @@ class Slot:
 
         Raises:
             EngineFailed: the model cannot be loaded.
-            EngineUnavailable: it failed so often just now that trying again would only burn the machine.
+            EngineUnavailable: it was unloaded meanwhile; or it failed so often just now that trying again
+                would only burn the machine.
         """
         self.last_used = time.monotonic()
         while self._closing is not None:  # two engines at once might not fit into memory
@@ -113,6 +114,9 @@ class Slot:
         try:
             await self._prepare(self)
             engine = await self._load()
+        except asyncio.CancelledError as error:  # by `_stop`: who waits must not take it for their own
+            self.granted = None
+            raise EngineUnavailable(f"The model `{self.base.name}` was unloaded while it loaded.") from error
         except BaseException:
             self.granted = None
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from tests.unit.server.registry.conftest import Adder
 from llamaleon_convert import check_lora
 from llamaleon_convert.header import read_header
 from llamaleon_convert.manifest import read_manifest, sha256_file
-from llamaleon_server.errors import AdapterRefused, BadRequest, ModelNotFound, StorageFull
+from llamaleon_server.errors import AdapterRefused, BadRequest, Conflict, ModelNotFound, StorageFull
 from llamaleon_server.registry import blobs
-from llamaleon_server.registry.records import Base
+from llamaleon_server.registry.records import AdapterVersion, Base
 from llamaleon_server.registry.registry import Registry
 
 
@@ -79,6 +80,32 @@ def test_a_full_disk_records_nothing(
     assert add(base, "sql").version == 2
 
 
+def test_a_record_that_fails_leaves_no_files(registry: Registry, base: Base, add: Adder) -> None:
+    kept = add(base, "sql")
+    version = add(base, "sql")
+    gguf = shutil.copy(version.path, registry.home / "copy.gguf")
+    registry.delete("sql@2")
+
+    def fails(version: AdapterVersion) -> None:
+        assert version.path.exists()
+        raise StorageFull("no space")
+
+    with pytest.raises(StorageFull):
+        registry.add_adapter(base, "sql", Path(gguf), version.manifest, also=fails)
+    assert registry.adapters() == [kept]
+    assert sorted(path.name for path in kept.directory.parent.iterdir()) == ["1"]
+
+
+def test_names_that_the_disk_does_not_tell_apart(registry: Registry, base: Base, add: Adder) -> None:
+    kept = add(base, "sql")
+    folder = registry.home / "adapters"
+    (folder / "SQL").symlink_to(folder / "sql")  # as a disk has it that ignores the case of letters
+    with pytest.raises(Conflict, match="'SQL' from 'sql'"):
+        add(base, "SQL")
+    assert sha256_file(kept.path) == kept.key
+    assert registry.adapters() == [kept]
+
+
 def test_what_a_crash_left_before_the_record_is_replaced(registry: Registry, base: Base, add: Adder) -> None:
     left = registry.home / "adapters" / "sql" / "1"
     left.mkdir(parents=True)
@@ -106,8 +133,9 @@ def test_deleting_retires_and_numbers_are_never_used_again(
             registry.resolve(name)
     assert registry.adapters() == []
     assert add(base, "sql").version == 3
-    with pytest.raises(ValueError, match="never comes back"):
-        registry.deploy(first)
+    for again in (registry.deploy, lambda version: registry.retire([version])):
+        with pytest.raises(Conflict, match="never comes back"):
+            again(first)
 
 
 def test_a_base_cannot_be_deleted_as_an_adapter(registry: Registry, base: Base) -> None:

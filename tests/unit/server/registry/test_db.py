@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamaleon_server.errors import StorageFull
+from llamaleon_server.errors import Conflict, StorageFull
 from llamaleon_server.registry.db import Database
 from llamaleon_server.registry.migrations import MIGRATIONS
 
@@ -50,8 +50,16 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_database_from_the_future_is_refused_by_name(tmp_path: Path) -> None:
     Database(tmp_path / "some.db", ("CREATE TABLE a (x INTEGER);", "CREATE TABLE b (x INTEGER);")).close()
-    with pytest.raises(RuntimeError, match="newer llamaleon"):
+    with pytest.raises(Conflict, match="newer llamaleon"):
         Database(tmp_path / "some.db", ("CREATE TABLE a (x INTEGER);",))
+
+
+def test_what_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    path.write_bytes(b"nothing of the kind " * 100)
+    with pytest.raises(OSError, match=f"{path} cannot be opened: file is not a database"):
+        Database(path)
+    assert path.read_bytes() == b"nothing of the kind " * 100
 
 
 def test_an_unfinished_statement_in_a_migration_is_an_error(tmp_path: Path) -> None:
@@ -81,7 +89,7 @@ def test_reads_do_not_wait_for_a_transaction_and_see_only_what_is_committed(tmp_
         assert len(database.rows("SELECT * FROM a")) == 1, "its own thread sees what it wrote"
         other = threading.Thread(target=lambda: seen.append(len(database.rows("SELECT * FROM a"))))
         other.start()
-        other.join(5)
+        other.join(30)
         assert seen == [0], "another thread read at once, and the committed state"
     assert len(database.rows("SELECT * FROM a")) == 1
 

@@ -109,8 +109,10 @@ def test_deleted_and_expired_files_are_gone(registry: Registry, monkeypatch: pyt
     for gone in (deleted, expiring):
         with pytest.raises(NotFound):
             registry.files.get(gone.id)
-    registry.files.expire()
+    assert expiring.path.exists()
+    registry.files.sweep()
     assert names(registry) == [kept.id]
+    assert not expiring.path.exists()
 
 
 def test_a_result_written_twice_is_one_file(registry: Registry) -> None:

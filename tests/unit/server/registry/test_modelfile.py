@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,13 @@ def test_any_text_is_read_or_refused_by_line(text: str) -> None:
         assert 1 <= error.line <= text.count("\n") + 1
     else:
         assert parse(printed(modelfile)) == modelfile
+
+
+def test_many_open_fences_are_read_at_once() -> None:
+    """Each of them sought its end in all that follows: of this text for minutes, and everybody waited."""
+    began = time.monotonic()
+    assert len(parse("FROM a\n" + 'LICENSE """"\n' * 100_000).licenses) == 50_000
+    assert time.monotonic() - began < 30
 
 
 def test_what_parameters_mean() -> None:

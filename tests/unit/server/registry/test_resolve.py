@@ -22,6 +22,15 @@ def test_the_base_alone(registry: Registry, base: Base) -> None:
     assert target.adapters == ()
 
 
+@pytest.mark.parametrize("name", ["tiny+" + "a+" * 2**21, "na no" * 2**20])
+def test_a_name_without_end_is_none(registry: Registry, base: Base, name: str) -> None:
+    """To take it apart takes seconds, in which nobody else is answered."""
+    for ask in (registry.resolve, registry.versions, registry.unpin):
+        with pytest.raises(ModelNotFound) as caught:
+            ask(name)
+        assert len(caught.value.message) < 200
+
+
 def test_the_latest_deployed_version_unless_one_is_named(registry: Registry, base: Base, add: Adder) -> None:
     first, second = add(base, "sql"), add(base, "sql")
     waiting = add(base, "sql", deploy=False)
@@ -94,6 +103,7 @@ def test_lora_items_by_name_version_and_index(registry: Registry, base: Base, ad
         ({"scale": 1}, "lora[0]"),
         ({"id": "a", "scale": "1"}, "lora[0].scale"),
         ({"id": "a", "scale": float("nan")}, "lora[0].scale"),
+        ({"id": "a", "scale": 10**400}, "lora[0].scale"),
     ],
 )
 def test_a_bad_lora_item_is_named(

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.lora import random_lora
@@ -17,7 +18,7 @@ from tests.unit.server.registry.small import write_base
 from llamaleon_server.errors import ModelNotFound
 from llamaleon_server.registry import watch
 from llamaleon_server.registry.hot import load_adapter
-from llamaleon_server.registry.records import Base
+from llamaleon_server.registry.records import AdapterVersion, Base
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.registry.watch import Watcher
 
@@ -95,6 +96,25 @@ async def test_a_file_being_written_is_taken_when_it_is_whole(
         await until(lambda: versions(registry, "slow") == [1])
     assert registry.resolve("slow").adapters[0][0].path.read_bytes() == data
     assert registry.watched.failures() == []
+
+
+async def test_a_file_that_is_replaced_while_it_is_taken_in_is_taken_again(
+    registry: Registry, base: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = random_lora(base.path, tmp_path / "two.gguf", seed=2)
+
+    async def slow(*args: Any, **options: Any) -> AdapterVersion:
+        version = await load_adapter(*args, **options)
+        if version.version == 1:
+            shutil.copy(second, folder / "sql.gguf")
+            await asyncio.sleep(0.5)  # the kernel reports it meanwhile
+        return version
+
+    monkeypatch.setattr(watch, "load_adapter", slow)
+    async with watching(registry, folder):
+        shutil.copy(random_lora(base.path, tmp_path / "one.gguf", seed=1), folder / "sql.gguf")
+        await until(lambda: versions(registry, "tiny+sql") == [1, 2])
+    assert registry.resolve("sql").adapters[0][0].path.read_bytes() == second.read_bytes()
 
 
 async def test_a_bad_file_is_recorded_and_the_watcher_lives(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from tests.unit.server.registry.small import write_base
 
 from llamaleon_convert.manifest import Manifest
-from llamaleon_server.engine.protocol import Generate, GenerateRequest, LoadAdapter, UnloadAdapter
+from llamaleon_server.engine.protocol import Failed, Generate, GenerateRequest, LoadAdapter, UnloadAdapter
 from llamaleon_server.errors import AdapterRefused, EngineFailed, EngineUnavailable, NotFound
 from llamaleon_server.registry.records import AdapterVersion, Base, Target
 from llamaleon_server.registry.registry import Registry
@@ -85,18 +87,16 @@ async def stage(base: Base) -> AsyncIterator[Stage]:
     await made.residents.close()
 
 
-async def until(condition: Any, timeout_s: float = 3.0) -> None:
+async def until(condition: Any, timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 async def test_all_first_requests_share_one_start(stage: Stage) -> None:
-    stage.engines.load_s = 0.05
+    stage.engines.load_s = 0.5
     answers = asyncio.gather(*(stage.say() for _ in range(5)))
-    await asyncio.sleep(0.02)
-    [info] = stage.residents.ps()
-    assert (info.state, info.progress) == ("loading", 0.5)
+    await until(lambda: [(i.state, i.progress) for i in stage.residents.ps()] == [("loading", 0.5)])
     assert await answers == ["Hola, ¿qué tal?"] * 5
     assert len(stage.engines.opened) == 1
     assert [info.state for info in stage.residents.ps()] == ["ready"]
@@ -170,12 +170,12 @@ async def test_a_load_that_takes_too_long_is_given_up(base: Base) -> None:
 
 
 async def test_an_idle_engine_is_unloaded_but_never_a_busy_one(base: Base) -> None:
-    stage = Stage(base, idle_unload_s=0.08)
+    stage = Stage(base, idle_unload_s=0.4)
     await stage.say()
     engine = stage.engines.last
     engine.gate.clear()
     slow = asyncio.create_task(stage.say())
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(1.0)
     assert not engine.closed
     engine.gate.set()
     await slow
@@ -234,8 +234,75 @@ async def test_close_ends_a_start_under_way(stage: Stage) -> None:
     await until(lambda: stage.engines.opened)
     await stage.residents.close()
     assert stage.engines.last.closed
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(EngineUnavailable, match="while it loaded"):
         await waiting
+
+
+async def test_who_waits_for_a_model_that_is_unloaded_meanwhile_may_try_again(stage: Stage) -> None:
+    stage.engines.load_s = 10.0
+    waiting = [asyncio.create_task(stage.say()) for _ in range(2)]
+    await until(lambda: stage.engines.opened)
+    await stage.residents.unload(stage.base.name)
+    for task in waiting:  # not cancelled: what runs them would take that for its own end
+        with pytest.raises(EngineUnavailable, match="while it loaded"):
+            await task
+    stage.engines.load_s = 0.0
+    assert await stage.say() == "Hola, ¿qué tal?"
+
+
+async def test_who_is_cancelled_while_a_model_loads_is(stage: Stage) -> None:
+    stage.engines.load_s = 0.2
+    waiting = [asyncio.create_task(stage.say()) for _ in range(2)]
+    await until(lambda: stage.engines.opened)
+    waiting[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    assert await waiting[1] == "Hola, ¿qué tal?"
+
+
+async def test_what_cannot_be_tidied_does_not_end_the_housekeeping(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamaleon_server.residents.residents.TICK_S", 0.02)
+    stage = Stage(base, idle_unload_s=None)
+    keys: list[set[str]] = []
+
+    def fails() -> set[str]:
+        keys.append(stage.live)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(stage, "adapter_keys", fails)
+    await stage.say("red")
+    await until(lambda: len(keys) > 1)
+    stage.residents.keep(base.name, 0)
+    await until(lambda: stage.engines.last.closed)
+    await stage.residents.close()
+
+
+async def test_an_engine_that_says_what_nobody_understands_is_dead(stage: Stage) -> None:
+    await stage.say()
+    engine = stage.engines.last
+    engine.gate.clear()
+    running = asyncio.create_task(stage.say())
+    await until(lambda: engine.running == 1)
+    code: Any = "a_code_of_theirs"
+    engine._outgoing.put_nowait(Failed(id=1, code=code, message="?"))
+    async with asyncio.timeout(30):
+        with pytest.raises(EngineFailed, match="died"):
+            await running
+    assert await stage.say() == "Hola, ¿qué tal?"
+
+
+async def test_adapters_that_have_left_leave_nothing_behind(stage: Stage) -> None:
+    async with stage.residents.lease(stage.base) as engine:
+        for key in ("red", "blue", "refused"):
+            with contextlib.suppress(AdapterRefused), engine.holding([key]):
+                await engine.load_adapter(key, Path(f"/{key}.gguf"))
+            await engine.unload_adapter(key)
+        await asyncio.sleep(0)
+        assert not engine.adapter_users
+        assert not engine.adapter_keys
+        assert not engine._paths
 
 
 async def test_a_name_that_now_means_another_file_gets_another_engine(stage: Stage, tmp_path: Path) -> None:
@@ -251,3 +318,37 @@ async def test_a_name_that_now_means_another_file_gets_another_engine(stage: Sta
     assert not second.closed
     [info] = stage.residents.ps()
     assert info.path == str(moved.path)
+
+
+async def test_who_asks_for_the_new_file_is_not_answered_by_the_old_one(base: Base) -> None:
+    stage = Stage(base, idle_unload_s=None, room_wait_s=0.05)
+    await stage.say()
+    first = stage.engines.last
+    first.gate.clear()
+    running = asyncio.create_task(stage.say())
+    await until(lambda: stage.residents.ps()[0].running == 1)
+    stage.base = msgspec.structs.replace(base, path=base.path.with_name("newer.gguf"))
+    with pytest.raises(EngineUnavailable, match="was replaced, and the earlier one still answers"):
+        await stage.say()
+    assert not first.closed
+    first.gate.set()
+    assert await running == "Hola, ¿qué tal?"
+    assert await stage.say() == "Hola, ¿qué tal?"
+    assert first.closed
+    await stage.residents.close()
+
+
+async def test_the_new_file_answers_once_the_old_one_has(stage: Stage) -> None:
+    await stage.say()
+    first = stage.engines.last
+    first.gate.clear()
+    running = asyncio.create_task(stage.say())
+    await until(lambda: stage.residents.ps()[0].running == 1)
+    stage.base = msgspec.structs.replace(stage.base, path=stage.base.path.with_name("newer.gguf"))
+    later = [asyncio.create_task(stage.say(prompt="y")) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    first.gate.set()
+    assert await asyncio.gather(running, *later) == ["Hola, ¿qué tal?"] * 4
+    [_, second] = stage.engines.opened
+    assert first.closed
+    assert [len(engine.sent(Generate)) for engine in (first, second)] == [2, 3]
