@@ -254,6 +254,9 @@ class FakeEngine:
             completion_tokens=len(text),
             timings=TIMINGS,
             stop_string=stop,
+            end=_logprobs([EOS], message.logprobs)[0]
+            if message.logprobs is not None and reason == "stop" and stop is None
+            else None,
         )
         if not text:
             await self._step(Delta(id=message.id, prompt=scored, finish=finish))

@@ -116,7 +116,7 @@ def _options(manner: Manner, ask: Ask) -> dict[str, Any]:
 
 
 def _check_media(base: Base, ask: Ask) -> None:
-    if ask.media and getattr(base, "projector", None) is None:
+    if ask.media and base.projector is None:
         raise BadRequest(
             f"`{ask.media_fields[0]}`: the model `{base.name}` has no projector, so it cannot see images.",
             param=ask.media_fields[0],

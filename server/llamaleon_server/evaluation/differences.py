@@ -7,6 +7,8 @@ from difflib import SequenceMatcher
 
 from msgspec import Struct
 
+from llamaleon_server.evaluation.words import ENGLISH, Words
+
 SAME, WRONG, MISSING = "same", "wrong", "missing"
 LEAST_ALIKE = 0.35  # of 1: below it, marks would be on nearly every word and tell nothing
 LONGEST = 1200  # characters of a text that are shown
@@ -21,9 +23,9 @@ class Piece(Struct, frozen=True):
     text: str
 
 
-def marked(answer: str, reference: str) -> list[Piece]:
+def marked(answer: str, reference: str, words: Words = ENGLISH) -> list[Piece]:
     """The answer in pieces; as one piece, SAME, where the two have next to nothing in common."""
-    answer, reference = cut(answer.strip()), cut(reference.strip())
+    answer, reference = cut(answer.strip(), words), cut(reference.strip(), words)
     given, wanted = _PIECE.findall(answer), _PIECE.findall(reference)
     matcher = SequenceMatcher(None, given, wanted, autojunk=False)
     if matcher.ratio() < LEAST_ALIKE:
@@ -40,5 +42,8 @@ def marked(answer: str, reference: str) -> list[Piece]:
     return found
 
 
-def cut(text: str, longest: int = LONGEST) -> str:
-    return text if len(text) <= longest else f"{text[:longest]} […{len(text) - longest:,} more characters]"
+def cut(text: str, words: Words, longest: int = LONGEST) -> str:
+    if len(text) <= longest:
+        return text
+    more = words.say("{count} more characters", count=words.number(f"{len(text) - longest:,}"))
+    return f"{text[:longest]} […{more}]"

@@ -54,10 +54,12 @@ def judge(evaluation: dict[str, Any], resolved: dict[str, Any]) -> Verdict:
     if asked == NO_GATE:
         return Verdict(True, "No figure was asked of the adapter.")
     name, instead = asked, ""
-    if before.get(asked) is None or after.get(asked) is None:
+    if before.get(asked) is None:
         name, instead = usual, f"{asked} does not apply to these rows, so {usual} decides. "
-    if before.get(name) is None or after.get(name) is None:
+    if before.get(name) is None:
         return Verdict(True, f"{instead}There is no {name} to judge by.")
+    if after.get(name) is None:  # on the same rows: what it sums up is not finite
+        return Verdict(False, f"{instead}The adapter's {name} on held-out rows is not a number.")
     margin = float(resolved.get("gate_margin") or 0.0)
     worse = after[name] - before[name] if name in LOWER_IS_BETTER else before[name] - after[name]
     figures = f"{name} {shown(name, after[name])} against {shown(name, before[name])} of the base"

@@ -2,16 +2,16 @@
 
 Shares of rows have Wilson's interval, their paired difference Newcombe's (1998, method 10), which is built
 of Wilson's: both stay sensible where nothing, or everything, was right. All other figures are resampled:
-the rows are drawn again with replacement, always by the same seed, and the middle 95 % of what comes out is
-the interval. A difference is of the same rows of both models, so that rows that are hard for both do not
-count as uncertainty.
+the rows are drawn again with replacement, always by the same seed, and the middle of what comes out is the
+interval: 95 % of it for many rows, more for few (`_tail`). A difference is of the same rows of both models,
+so that rows that are hard for both do not count as uncertainty.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from statistics import NormalDist
 
 import numpy as np
 from msgspec import Struct
@@ -24,7 +24,8 @@ Combine = Callable[[Array], Array]
 Z = 1.959963984540054  # of the normal distribution, 95 % two-sided
 SAMPLES = 1000
 SEED = 20260101
-FEWEST = 3  # rows, below which resampling says nothing
+AT_ONCE = 2**22  # numbers of samples x rows that are in memory, about 64 MB: of many rows few samples
+FEWEST = 5  # rows, below which resampling says nothing: of 3 even all that comes out is an interval of 76 %
 
 
 class Figure(Struct, frozen=True, omit_defaults=True):
@@ -90,7 +91,7 @@ def resampled(statistics: Array, combine: Combine) -> Figure | None:
         return None
     if len(statistics) < FEWEST:
         return Figure(value, rows=len(statistics))
-    return Figure(value, *_middle(combine(_weights(len(statistics)) @ statistics)), rows=len(statistics))
+    return Figure(value, *_middle(combine(_drawn_sums(statistics)), len(statistics)), rows=len(statistics))
 
 
 def resampled_difference(first: Array, second: Array, combine: Combine) -> Figure | None:
@@ -100,9 +101,9 @@ def resampled_difference(first: Array, second: Array, combine: Combine) -> Figur
         return None
     if len(first) < FEWEST:
         return Figure(one - other, rows=len(first))
-    weights = _weights(len(first))
-    samples = combine(weights @ first) - combine(weights @ second)
-    return Figure(one - other, *_middle(samples), rows=len(first))
+    sums = _drawn_sums(np.hstack([first, second]))
+    samples = combine(sums[:, : first.shape[1]]) - combine(sums[:, first.shape[1] :])
+    return Figure(one - other, *_middle(samples, len(first)), rows=len(first))
 
 
 def share_difference(first: Array, second: Array) -> Figure | None:
@@ -126,15 +127,38 @@ def _value(statistics: Array, combine: Combine) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _weights(rows: int) -> Array:
-    """How often each sample has each row: `(SAMPLES, rows)`."""
-    drawn: Any = np.random.default_rng(SEED).multinomial(rows, np.full(rows, 1 / rows), size=SAMPLES)
-    return np.asarray(drawn, dtype=np.float64)
+def _drawn_sums(statistics: Array) -> Array:
+    """The sums over the rows that each sample has drawn: `(SAMPLES, n_statistics)`."""
+    random, rows = np.random.default_rng(SEED), len(statistics)
+    chances, some = np.full(rows, 1 / rows), max(1, AT_ONCE // rows)
+    sums = [
+        random.multinomial(rows, chances, size=min(some, SAMPLES - done)) @ statistics
+        for done in range(0, SAMPLES, some)
+    ]
+    return np.concatenate(sums)
 
 
-def _middle(samples: Array) -> tuple[float | None, float | None]:
+def _middle(samples: Array, rows: int) -> tuple[float | None, float | None]:
     known = samples[np.isfinite(samples)]
     if not len(known):
         return None, None
-    low, high = np.percentile(known, (2.5, 97.5))
+    tail = _tail(rows)
+    low, high = np.quantile(known, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def _tail(rows: int) -> float:
+    """The share of samples beyond either end of the interval.
+
+    The plain 2.5 % makes 90 % intervals of 10 rows and 83 % ones of 5: samples of few rows vary less than
+    rows do, and nobody knows by how much. Source: Hesterberg (2015), The American Statistician 69, 371-386,
+    the "expanded percentile interval"; Student's quantile by Abramowitz and Stegun, 26.7.5.
+    """
+    freedom = rows - 1
+    student = (
+        Z
+        + (Z**3 + Z) / (4 * freedom)
+        + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
+        + (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / (384 * freedom**3)
+    )
+    return NormalDist().cdf(-student * math.sqrt(rows / freedom))

@@ -45,12 +45,16 @@ class Counts(Struct):
 
 
 def parse(text: str) -> Value | None:
-    """An object or a list; None if the text is neither."""
+    """An object or a list; None if the text is neither. NaN and Infinity, which Python reads, are no JSON."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict | list) and _depth_fits(value) else None
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def compare(given: Value | None, wanted: Value) -> dict[str, Counts]:

@@ -55,12 +55,14 @@ MAIN = {LABELS: "accuracy", JSON: "field_f1", TEXT: "chrf", NONE: "loss"}
 class Scores(Struct, frozen=True):
     """Of one model: a row of statistics for each of the rows `at`, and how their sums become the figure.
 
-    Without `combine` the figure is the share of rows whose only statistic is 1.
+    Without `combine` the figure is the share of rows whose only statistic is 1. `per_token`: the second
+    statistic are tokens, of which another vocabulary makes others.
     """
 
     at: list[int]
     rows: Array  # (n_rows, n_statistics)
     combine: Combine | None = None
+    per_token: bool = False
 
     def figure(self) -> Figure | None:
         if self.combine is None:
@@ -68,9 +70,11 @@ class Scores(Struct, frozen=True):
         return intervals.resampled(self.rows, self.combine)
 
     def over(self, other: Scores) -> Figure | None:
-        """How much more than `other`, on the rows of both."""
+        """How much more than `other`, on the rows of both; None where a token is not the same for both."""
         shared = sorted(set(self.at) & set(other.at))
         first, second = self._only(shared), other._only(shared)
+        if self.per_token and not np.array_equal(first[:, 1], second[:, 1]):
+            return None
         if self.combine is None:
             return intervals.share_difference(first[:, 0], second[:, 0])
         return intervals.resampled_difference(first, second, self.combine)
@@ -96,8 +100,8 @@ def scores_of(
     costs = {at: cost for at, cost in measured.costs.items() if cost.weight}
     spent = np.array([(cost.nats, cost.weight) for cost in costs.values()]).reshape(-1, 2)
     found = {
-        "loss": Scores(list(costs), spent, overlap.ratio),
-        "perplexity": Scores(list(costs), spent, _perplexity),
+        "loss": Scores(list(costs), spent, overlap.ratio, per_token=True),
+        "perplexity": Scores(list(costs), spent, _perplexity, per_token=True),
     }
     pairs = [at for at, cost in measured.rejected.items() if cost.weight and at in costs]
     if pairs:

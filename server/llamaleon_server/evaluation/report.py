@@ -13,15 +13,9 @@ from msgspec import Struct
 from llamaleon_server.evaluation.advice import Training, advise
 from llamaleon_server.evaluation.curves import curves
 from llamaleon_server.evaluation.figures import Json, confusion, examples, fields, figures, parts_of, worse
-from llamaleon_server.evaluation.gate import named, shown
 from llamaleon_server.evaluation.rows import ADAPTER, BASE, Answered, read_answers
+from llamaleon_server.evaluation.words import ENGLISH, Words
 from llamaleon_server.registry.jobstore import CANCELLED, FAILED, SUCCEEDED, JobEvent, JobRecord, JobStore
-
-NOTES = (
-    "Intervals: Wilson's for shares of rows, Newcombe's for their paired difference, else 1,000 bootstrap "
-    "samples of the rows. Differences compare the same rows.",
-    "Losses are of at most 200 held-out rows and answers of at most 50, the first ones; answers are greedy.",
-)
 
 
 class Told(Struct, frozen=True):
@@ -33,37 +27,40 @@ class Told(Struct, frozen=True):
     model: str
 
 
-def report_page(store: JobStore, record: JobRecord, model: str) -> str:
+def report_page(store: JobStore, record: JobRecord, model: str, words: Words = ENGLISH) -> str:
     """Of a job at any time: what has not happened yet is left out. `model`: what the job makes. Blocks."""
     answers = read_answers(store.directory(record.id))
-    return page(Told(record, _training(store.all_events(record.id)), answers, model))
+    return page(Told(record, _training(store.all_events(record.id)), answers, model), words)
 
 
-def page(told: Told) -> str:
+def page(told: Told, words: Words = ENGLISH) -> str:
     record, evaluation = told.record, told.record.evaluation
-    parts = parts_of(evaluation)
+    parts = parts_of(evaluation, words)
     drawn = curves(told.training.training, told.training.held_out)
     return _template().render(
+        language=words.language,
+        say=words.say,
+        number=words.number,
         title=record.adapter,
         base=record.base,
         job=record.id,
         model=told.model,
-        method=_method(record),
+        method=_method(record, words),
         date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.finished_at or record.created_at)),
-        status=_status(record),
-        reason=record.error.message if record.error else "",
-        cards=_cards(record),
-        advice=advise(evaluation, told.training),
+        status=_status(record, words),
+        reason=words.retold(record.error.message) if record.error else "",
+        cards=_cards(record, words),
+        advice=advise(evaluation, told.training, words),
         curves=drawn,
         best=next((dot for dot in drawn.dots if dot.best), None) if drawn else None,
         parts=parts,
-        figures=figures(evaluation, parts),
-        confusion=confusion(evaluation, parts),
-        fields=fields(evaluation, parts),
-        worse=worse(told.answers, parts, evaluation.get("kind", "none")) if told.answers else None,
-        examples=examples(told.answers, parts),
-        settings=_settings(record),
-        notes=NOTES if evaluation else (),
+        figures=figures(evaluation, parts, words),
+        confusion=confusion(evaluation, parts, words),
+        fields=fields(evaluation, parts, words),
+        worse=worse(told.answers, parts, evaluation.get("kind", "none"), words) if told.answers else None,
+        examples=examples(told.answers, parts, words),
+        settings=_settings(record, words),
+        evaluated=bool(evaluation),
     )
 
 
@@ -95,48 +92,64 @@ def _training(events: list[JobEvent]) -> Training:
     )
 
 
-def _method(record: JobRecord) -> str:
-    names = {"supervised": "supervised", "dpo": "preferences (DPO)"}
+def _method(record: JobRecord, words: Words) -> str:
+    names = {"supervised": words.say("supervised"), "dpo": words.say("preferences (DPO)")}
     return names.get(record.method, record.method)
 
 
-def _status(record: JobRecord) -> Json:
+def _status(record: JobRecord, words: Words) -> Json:
     if record.status == SUCCEEDED:
-        return {"level": "good", "text": "Deployed" if record.deploy else "Finished, not deployed"}
+        text = words.say("Deployed") if record.deploy else words.say("Finished, not deployed")
+        return {"level": "good", "text": text}
     if record.status in (FAILED, CANCELLED):
-        kept = record.error is not None and record.error.code in ("worse_than_base", "parity_failed")
-        text = "Not deployed" if kept else record.status.capitalize()
-        return {"level": "warning", "text": text}
-    return {"level": "note", "text": record.status.replace("_", " ").capitalize()}
+        if record.error is not None and record.error.code in ("worse_than_base", "parity_failed"):
+            return {"level": "warning", "text": words.say("Not deployed")}
+        return {"level": "warning", "text": words.say(record.status.capitalize())}
+    return {"level": "note", "text": words.say(record.status.replace("_", " ").capitalize())}
 
 
-def _cards(record: JobRecord) -> list[Json]:
+def _cards(record: JobRecord, words: Words) -> list[Json]:
     evaluation, cards = record.evaluation, list[Json]()
     told = (evaluation.get("main", "loss"), "exact_match", "loss")
     for name in dict.fromkeys(told if told[0] != "accuracy" else (told[0], "macro_f1", "loss")):
         before, after = (evaluation.get(part, {}).get(name) for part in (BASE, ADAPTER))
         if before is not None and after is not None:
             figure = evaluation.get("metrics", {}).get(name, {}).get("figures", {}).get(ADAPTER, {})
-            low, high = figure.get("low"), figure.get("high")
-            note = "" if low is None else f"95%: {shown(name, low)} to {shown(name, high)}"
-            card = {"name": named(name), "before": shown(name, before), "value": shown(name, after)}
-            cards.append({**card, "note": note})
+            card = {"before": words.figure(name, before), "value": words.figure(name, after)}
+            cards.append({"name": words.metric(name), **card, "note": _interval(name, figure, words)})
     if "mean_kl" in record.parity:
-        kl, gate = record.parity["mean_kl"], record.parity["gate"]
-        card = {"name": "Served as trained", "before": "", "value": "yes" if kl <= gate else "no"}
-        cards.append({**card, "note": f"mean KL {kl:.1e} per token, at most {gate:.0e}"})
+        cards.append(_parity_card(record.parity, words))
     return cards
 
 
-def _settings(record: JobRecord) -> list[Json]:
+def _interval(name: str, figure: Json, words: Words) -> str:
+    low, high = figure.get("low"), figure.get("high")
+    if low is None or high is None:
+        return ""
+    return words.say("95%: {low} to {high}", low=words.figure(name, low), high=words.figure(name, high))
+
+
+def _parity_card(parity: Json, words: Words) -> Json:
+    kl, gate = parity["mean_kl"], parity["gate"]
+    told = {"kl": words.number(f"{kl:.1e}"), "gate": f"{gate:.0e}"}
+    return {
+        "name": words.say("Served as trained"),
+        "before": "",
+        "value": words.say("yes") if kl <= gate else words.say("no"),
+        "note": words.say("mean KL {kl} per token, at most {gate}", **told),
+    }
+
+
+def _settings(record: JobRecord, words: Words) -> list[Json]:
+    """With the names and values that a job is given: those are the same in every language."""
     began = {} if record.init_adapter is None else {"init_adapter": record.init_adapter}
     given = {**record.resolved, **began, "seed": record.seed}
-    return [{"name": name, "value": _plain(value)} for name, value in given.items()]
+    return [{"name": name, "value": _plain(value, words)} for name, value in given.items()]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, words: Words) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return words.say("yes") if value else words.say("no")
     return f"{value:g}" if isinstance(value, float) else str(value)

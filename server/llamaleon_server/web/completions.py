@@ -86,7 +86,7 @@ class _Answer:
     def _whole_choice(self, index: int, one: Collected) -> TextChoice:
         offsets, echo = Offsets(), self._echoes[index]
         before = self._logprobs(one.prompt or [], echo, offsets) if echo else None
-        after = self._logprobs(one.logprobs, one.text, offsets)
+        after = self._logprobs([*one.logprobs, *_ended(one.finish)], one.text, offsets)
         return TextChoice(
             index=index,
             text=echo + one.text,
@@ -109,7 +109,7 @@ class _Answer:
                 yield self._chunk(index, delta.text, logprobs)
             if delta.finish is not None:
                 finishes[index] = delta.finish
-                yield self._last_chunk(index, delta.finish)
+                yield self._last_chunk(index, delta.finish, offsets[index])
         if self._asked.include_usage:
             ends = [finishes[index] for index in sorted(finishes)]
             yield Completion(
@@ -124,12 +124,16 @@ class _Answer:
     def _chunk(self, index: int, text: str, logprobs: TextLogprobs | None) -> Completion:
         return self._completion(TextChoice(index=index, text=text, logprobs=logprobs))
 
-    def _last_chunk(self, index: int, finish: Finish) -> Completion:
+    def _last_chunk(self, index: int, finish: Finish, offsets: Offsets) -> Completion:
         """With the timings, unless a chunk with the usage follows."""
-        sequences = len(self._echoes)
+        sequences, ended = len(self._echoes), _ended(finish)
         return self._completion(
             TextChoice(
-                index=index, text="", finish_reason=finish.reason, timings=choice_timings(finish, sequences)
+                index=index,
+                text="",
+                logprobs=self._logprobs(ended, "", offsets) if ended else None,
+                finish_reason=finish.reason,
+                timings=choice_timings(finish, sequences),
             ),
             UNSET if self._asked.include_usage else timings_of(finish, sequences),
         )
@@ -151,6 +155,11 @@ class _Answer:
         if self._asked.logprobs is None:
             return None
         return text_logprobs(tokens, text, offsets, self._asked.logprobs)
+
+
+def _ended(finish: Finish) -> list[TokenLogprob]:
+    """The end token is listed, as OpenAI does here: harnesses take one token off that was to be generated."""
+    return [] if finish.end is None else [finish.end]
 
 
 routes = [

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from llamaleon_server.answers.merge import Begun, begin
+from llamaleon_server.errors import BadRequest
 from llamaleon_server.evaluation.report import report_page
+from llamaleon_server.evaluation.words import Words, accepted_language, own_language
 from llamaleon_server.jobs.asked import evaluate_asked
 from llamaleon_server.web.described import Described
 from llamaleon_server.web.disconnect import while_connected
@@ -22,6 +25,7 @@ from llamaleon_server.wire.evaluations import (
     Evaluation,
     EvaluationEvent,
     EvaluationRequest,
+    ReportQuery,
     refuse_unusable,
 )
 
@@ -32,6 +36,7 @@ PAGE_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
+    "Vary": "Accept-Language",
 }
 
 
@@ -58,11 +63,26 @@ async def _result(begun: Begun[EvaluationEvent]) -> Evaluation | None:
 
 
 async def report(request: Request) -> Response:
-    """The report of a job as one page that needs no network: figures, curves, answers, advice."""
+    """The report of a job as one page that needs no network: figures, curves, answers, advice.
+
+    In English or Spanish: `lang`, else the header `Accept-Language`, else the server's own locale.
+    """
     services = services_of(request)
+    words = Words(_language(request))
     record = services.jobs.store.get(request.path_params["job_id"])
-    made = await asyncio.to_thread(report_page, services.jobs.store, record, record.fine_tuned_model or "")
-    return HTMLResponse(made, headers=PAGE_HEADERS)
+    model = record.fine_tuned_model or ""
+    made = await asyncio.to_thread(report_page, services.jobs.store, record, model, words)
+    return HTMLResponse(made, headers={**PAGE_HEADERS, "Content-Language": words.language})
+
+
+def _language(request: Request) -> str:
+    """Raises: BadRequest naming `lang`."""
+    try:
+        query = msgspec.convert(dict(request.query_params), ReportQuery)
+    except msgspec.ValidationError as error:
+        raise BadRequest("`lang` must be `en` or `es`.", param="lang") from error
+    accepted = accepted_language(request.headers.get("accept-language", ""))
+    return query.lang or accepted or own_language()
 
 
 routes = [
@@ -74,5 +94,7 @@ routes = [
         answer=Evaluation,
         events=EvaluationEvent,
     ),
-    Described("/v1/fine_tuning/jobs/{job_id}/report", report, methods=["GET"], media="text/html"),
+    Described(
+        "/v1/fine_tuning/jobs/{job_id}/report", report, methods=["GET"], query=ReportQuery, media="text/html"
+    ),
 ]

@@ -18,6 +18,7 @@ from llamaleon_server.web.described import Described
 from llamaleon_server.web.disconnect import while_connected
 from llamaleon_server.web.errors import json_response, stream_error
 from llamaleon_server.web.responses_making import Making, conversation_of
+from llamaleon_server.web.responses_running import check_after
 from llamaleon_server.web.services import Services, services_of
 from llamaleon_server.web.sse import NamedEventStream
 from llamaleon_server.wire.files import query_descending, query_limit
@@ -140,8 +141,7 @@ async def _replay(services: Services, name: str, after: int) -> AsyncGenerator[S
             param="stream",
         )
     events = msgspec.json.decode(stored, type=list[StreamEvent])
-    if after + 1 >= len(events):
-        raise BadRequest(f"The last event has the number {len(events) - 1}.", param="starting_after")
+    check_after(after, len(events))
     for event in events[after + 1 :]:
         yield event
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -12,7 +13,9 @@ from llamaleon_server.errors import BadRequest, LlamaleonError
 from llamaleon_server.registry.responses import ResponseStore
 from llamaleon_server.web.responses_making import Making
 from llamaleon_server.wire.responses_events import StreamEvent
-from llamaleon_server.wire.responses_object import ResponseObject
+from llamaleon_server.wire.responses_object import RUNNING, ResponseObject
+
+log = logging.getLogger(__name__)
 
 SWEEP_S = 24 * 3600.0  # how often old responses are forgotten
 STOPPED = "The server was stopped while this response was running."
@@ -25,6 +28,7 @@ class Running:
         self._making = making
         self._store = store
         self._streamed = streamed
+        self._going = making.response  # as it was last while it was not over
         self._events: list[StreamEvent] = []
         self._changed = asyncio.Event()
         self._stopped = False
@@ -34,7 +38,8 @@ class Running:
 
     @property
     def response(self) -> ResponseObject:
-        return self._making.response
+        """As it is now. It is over once that is recorded: who is told so may at once continue from it."""
+        return self._making.response if self._ended else self._going
 
     def start(self) -> asyncio.Task[None]:
         self._task = asyncio.create_task(self._run(), name=self.response.id)
@@ -50,38 +55,60 @@ class Running:
         return self.response
 
     async def follow(self, after: int = -1) -> AsyncGenerator[StreamEvent, None]:
-        """Its events from the one after that number on, until it has ended."""
+        """Its events from the one after that number on, until it has ended.
+
+        Raises: BadRequest if it ends before there is one.
+        """
         at = after + 1
         while True:
             while at < len(self._events):
                 yield self._events[at]
                 at += 1
             if self._ended:
+                check_after(after, len(self._events))
                 return
             await self._changed.wait()
 
     async def _run(self) -> None:
-        answers = self._making.answers()
+        answers, last = self._making.answers(), list[StreamEvent]()
         try:
             async with contextlib.aclosing(answers):
                 async for event in self._making.told(answers):
-                    self._add(event)
+                    if self._goes_on():
+                        self._add(event)
+                    else:
+                        last.append(event)
         except asyncio.CancelledError:
-            if self._stopped:
-                for event in self._making.fail(LlamaleonError(STOPPED)):
-                    self._add(event)
-            else:
+            if self._goes_on() and self._stopped:
+                last += self._making.fail(LlamaleonError(STOPPED))
+            elif self._goes_on():
                 self._making.cancel()
         self._ending = True
-        events = msgspec.json.encode(self._events).decode() if self._streamed else None
-        await asyncio.to_thread(self._store.finish, self.response, events)
+        events = msgspec.json.encode([*self._events, *last]).decode() if self._streamed else None
+        try:
+            await asyncio.to_thread(self._store.finish, self._making.response, events)
+        except Exception:  # a full disk, say: whoever watches must not wait for ever
+            log.exception("%s has ended, and that cannot be recorded", self.response.id)
         self._ended = True
+        for event in last:
+            self._add(event)
         self._changed.set()
 
+    def _goes_on(self) -> bool:
+        return self._making.response.status in RUNNING
+
     def _add(self, event: StreamEvent) -> None:
+        if not self._ended:
+            self._going = self._making.response
         self._events.append(event)
         self._changed.set()
         self._changed = asyncio.Event()  # who waits has seen the old one
+
+
+def check_after(after: int, events: int) -> None:
+    """Raises: BadRequest if none of so many events follows the one with the number `after`."""
+    if after + 1 >= events:
+        raise BadRequest(f"The last event has the number {events - 1}.", param="starting_after")
 
 
 class Background:

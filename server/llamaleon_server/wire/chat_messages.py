@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import Struct
 from llamaleon_server.chat.ask import Message as TemplateMessage
 from llamaleon_server.engine.protocol import MEDIA_MARKER
 from llamaleon_server.errors import BadRequest
+from llamaleon_server.wire.arguments import json_object
 from llamaleon_server.wire.decode import bytes_of, is_set, refuse
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -125,10 +125,7 @@ def _call(call: ToolCall, place: str) -> dict[str, Any]:
 def _function(called: CalledFunction, place: str) -> dict[str, Any]:
     arguments = called.arguments
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
+        arguments = json_object(arguments)
     elif arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):

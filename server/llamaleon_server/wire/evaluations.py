@@ -26,6 +26,12 @@ MetricName = Literal[
 ]
 
 
+class ReportQuery(Struct, frozen=True):
+    """`lang`: of the page; else what `Accept-Language` wants, else that of the server's locale."""
+
+    lang: Literal["en", "es"] | None = None
+
+
 class EvaluationRequest(Struct, frozen=True, kw_only=True):
     """Rows of a file, in any shape that training takes, asked of a model that is served.
 

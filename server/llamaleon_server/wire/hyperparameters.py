@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from msgspec import Struct
@@ -45,11 +44,11 @@ class Number(Struct, frozen=True):
         return f"{kind} {lower} to {self.most:g}"
 
     def accepts(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        if self.whole and value != int(value):
+        if not self.least <= value <= self.most or (self.above and value == self.least):
             return False
-        return self.least <= value <= self.most and not (self.above and value == self.least)
+        return not self.whole or value == int(value)
 
 
 class Flag(Struct, frozen=True):

@@ -159,7 +159,7 @@ def _bias(pair: Any) -> Bias:
                 raise BadRequest(f"`logit_bias`: {token} is not a token id.", param="logit_bias")
             if bias is False:  # llama-server's word for "never"
                 return token, -MAX_BIAS
-            return token, max(-MAX_BIAS, min(float(bias), MAX_BIAS))
+            return token, float(max(-MAX_BIAS, min(bias, MAX_BIAS)))  # an int may be larger than any float
     raise BadRequest("`logit_bias`: pairs of a token (or text) and a number.", param="logit_bias")
 
 

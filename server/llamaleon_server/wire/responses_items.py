@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from llamaleon_server.errors import BadRequest
+from llamaleon_server.wire.arguments import json_object
 from llamaleon_server.wire.chat_messages import image_of
 from llamaleon_server.wire.decode import convert, refuse
 from llamaleon_server.wire.logprobs import ChatLogprob
@@ -237,10 +238,7 @@ def _decrypted(content: str, field: str) -> str:
 
 def arguments_of(text: str, field: str) -> dict[str, Any]:
     """Raises: BadRequest if it is not a JSON object."""
-    try:
-        arguments = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"`{field}` is not the text of a JSON object.", param=field) from error
-    if not isinstance(arguments, dict):
+    arguments = json_object(text)
+    if arguments is None:
         raise BadRequest(f"`{field}` is not the text of a JSON object.", param=field)
     return arguments

@@ -7,7 +7,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +313,5 @@ def test_listening_to_the_network_wants_a_key_or_a_loud_choice(tmp_path: Path) -
 
 def test_importing_the_server_imports_neither_llama_cpp_nor_torch() -> None:
     code = "import sys, llamaleon_server.__main__; print({'llama_cpp', 'torch'} & set(sys.modules))"
-    started = time.perf_counter()
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
-    assert time.perf_counter() - started < 5

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamaleon_server.answers.answering import requests_of, template_of
+from llamaleon_server.binding.fitting import MOST_CONTEXT_TOKENS
 from llamaleon_server.chat.ask import Ask
+from llamaleon_server.chat.prompt import manner_of
 from llamaleon_server.registry.records import Target
 from llamaleon_server.web import chat, health, models, responses
 from llamaleon_server.web.counting import prompt_tokens
@@ -68,14 +70,18 @@ async def props(request: Request) -> Response:
     target = services.registry.resolve(model_or_only(request, request.query_params.get("model")))
     base, preset = target.base, target.preset
     sampling = msgspec.structs.asdict(preset.wanted.over(DEFAULTS).sampling())
-    most = services.settings.engine.context_tokens or min(base.n_ctx_train, 8192)
+    options = services.registry.engine_settings(base.name, services.settings.engine)
+    running = next((info.ready for info in services.residents.ps() if info.name == base.name), None)
+    most = options.context_tokens or min(base.n_ctx_train, MOST_CONTEXT_TOKENS)  # unless memory is short
+    if running is not None:
+        most = running.context_tokens
     limit = -1 if preset.max_tokens is None else preset.max_tokens
     shown = Props(
         default_generation_settings={
             "n_ctx": preset.context_tokens or most,
             "params": {**sampling, "n_predict": limit},
         },
-        total_slots=services.settings.engine.parallel_sequences,
+        total_slots=options.parallel_sequences,
         model_alias=target.requested,
         model_path=str(base.path),
         modalities=Modalities(vision=base.projector is not None, audio=False),
@@ -101,10 +107,9 @@ async def apply_template(request: Request) -> Response:
 def _prompt(target: Target, asked: ChatRequest) -> str:
     ask: Ask = asked.ask()
     if asked.add_generation_prompt is False and not asked.continue_final_message:
-        tools = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in ask.tools]
         template = template_of(target.base, target.preset)
-        return template.render(
-            ask.messages, add_generation_prompt=False, tools=tools, options=ask.template_options
+        return manner_of(template).render(
+            template, ask.messages, tools=ask.tools, generation=False, options=ask.template_options
         )
     prompt = requests_of(target, msgspec.structs.replace(ask, form=None))[0].prompt
     assert isinstance(prompt, str)

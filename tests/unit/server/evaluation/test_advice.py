@@ -140,7 +140,16 @@ def test_a_metric_that_does_not_apply_falls_back_and_says_so() -> None:
     passed, why = verdict({"gate_metric": "field_f1"}, loss=3.0)
     assert not passed
     assert why.startswith("field_f1 does not apply to these rows, so loss decides.")
-    assert verdict({}, loss=None)[0]
+    found = judge({"base": {"loss": None}, "adapter": {"loss": None}}, {})
+    assert found.passed, "nothing was scored"
+
+
+def test_an_adapter_whose_figure_is_no_number_does_not_pass() -> None:
+    """The base has one on the same rows: the adapter's sum is infinite, or none at all."""
+    passed, why = verdict({}, loss=None)
+    assert not passed
+    assert why == "The adapter's loss on held-out rows is not a number."
+    assert not verdict({"gate_metric": "field_f1"}, loss=None)[0]
 
 
 def test_preferences_are_not_judged_by_the_loss() -> None:

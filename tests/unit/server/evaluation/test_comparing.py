@@ -71,6 +71,17 @@ def test_differences_are_of_the_rows_of_both() -> None:
     assert (found["few_shot"]["shots"], found["few_shot"]["rows"], found["few_shot"]["loss"]) == (2, 4, None)
 
 
+def test_losses_in_other_tokens_are_not_subtracted() -> None:
+    """Nats per token of two vocabularies: the one with the longer tokens would look worse for that alone."""
+    data = rows(["sí", "no"] * 5)
+    said = {at: data[at].reference or "" for at in range(10)}
+    coarse = Measured({at: Cost(3.0, 1.0) for at in range(10)}, said)
+    found = compare(data, {"model": model(10, 1.0, said), "against": coarse}, "model")
+    assert found["metrics"]["loss"]["figures"].keys() == {"model", "against"}
+    assert found["metrics"]["loss"]["differences"] == found["metrics"]["perplexity"]["differences"] == {}
+    assert found["metrics"]["accuracy"]["differences"]["against"]["value"] == 0.0
+
+
 def test_pairs_are_told_by_which_answer_is_likelier_per_token() -> None:
     data = [EvaluationRow(at, [1], [1.0], 1, "a b", rejected=Scored([1], [1.0], 1)) for at in range(4)]
     costs = {at: Cost(4.0, 4.0) for at in range(4)}

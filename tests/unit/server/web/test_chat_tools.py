@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.api import Api, events
+from tests.api import Api, error_of, events
 from tests.unit.server.web.speaking import LIMA, QUITO, TEMPLATE, TOOLS, ask, sent, taken
 
 
@@ -89,6 +89,20 @@ async def test_a_whole_conversation_with_results(tools_api: Api) -> None:
         assert isinstance(prompt, str)
         assert prompt.index("Weather in Lima?") < prompt.rindex("get_weather") < prompt.rindex("cloudy")
         assert ("I look." in prompt) == (model in {"qwen3", "qwen35", "oss"})
+
+
+async def test_arguments_nested_without_end_are_refused_by_their_place(tools_api: Api) -> None:
+    """Whatever renders or guards them goes down into them."""
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": deep}}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
+    refused = await tools_api.chat(model="qwen3", messages=messages)
+    assert refused.status_code == 400
+    assert error_of(refused)["param"] == "messages[1].tool_calls[0].function.arguments"
+    items = [messages[0], {"type": "function_call", "call_id": "c", "name": "f", "arguments": deep}]
+    refused = await tools_api.post("/v1/responses", model="qwen3", input=items)
+    assert refused.status_code == 400
+    assert error_of(refused)["param"] == "input[1].arguments"
 
 
 async def test_legacy_functions(tools_api: Api) -> None:

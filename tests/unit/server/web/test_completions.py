@@ -61,6 +61,22 @@ async def test_scoring_a_text_generates_nothing(api: Api) -> None:
     assert response.json()["usage"]["completion_tokens"] == 0
 
 
+@pytest.mark.parametrize("max_tokens", [1, 3])
+async def test_an_end_is_listed_as_the_token_that_was_drawn(api: Api, max_tokens: int) -> None:
+    """lm-evaluation-harness asks for one token and takes one off, whatever it is."""
+    api.engines.answer = lambda message: "x" * (max_tokens - 1)
+    asked = {"echo": True, "max_tokens": max_tokens, "logprobs": 1}
+    [choice] = (await api.complete("Hola", **asked)).json()["choices"]
+    drawn = ["x"] * (max_tokens - 1) + ["</s>"]
+    assert choice["logprobs"]["tokens"] == ["<s>", "H", "o", "l", "a", *drawn]
+    assert choice["logprobs"]["token_logprobs"] == [None] + [FIRST_LOGPROB] * (4 + max_tokens)
+    assert choice["logprobs"]["text_offset"][-1] == len(choice["text"]) == 3 + max_tokens
+    *chunks, done = events(await api.complete("Hola", **asked, stream=True))
+    assert done == "[DONE]"
+    listed = [chunk["choices"][0]["logprobs"] or {"tokens": []} for chunk in chunks]
+    assert [token for one in listed for token in one["tokens"]] == choice["logprobs"]["tokens"]
+
+
 async def test_token_prompts_are_echoed_as_text(api: Api) -> None:
     response = await api.complete([1, 241, 33], echo=True, max_tokens=2, logprobs=0)
     [choice] = response.json()["choices"]

@@ -12,7 +12,7 @@ from tests.api import Api, error_of
 
 from llamaleon_server.chat.training import training_segments
 from llamaleon_server.jobs.measured import histogram
-from llamaleon_trainer.estimate import Speed
+from llamaleon_trainer.estimate import STARTUP_S, Speed
 from llamaleon_trainer.job import JobSpec
 from llamaleon_trainer.speeds import note_speed, speeds_path
 
@@ -121,6 +121,13 @@ async def test_rows_that_the_template_refuses(api: Api, monkeypatch: pytest.Monk
     assert ([row["line"] for row in found["shown"]], found["ok"]) == ([1, 3], False)
 
 
+async def test_a_row_nested_too_deeply_is_named(api: Api) -> None:
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    row = json.dumps(chat("bien")).removesuffix("}") + f', "tools": [{deep}]}}'
+    found = await checked(api, [chat("bien"), row], model="tiny")
+    assert [refused["line"] for refused in found["refused"]] == [2]
+
+
 async def test_likes_within_the_file(api: Api) -> None:
     rows = [chat(said(40)) for _ in range(120)]
     rows += [rows[4], chat(rows[9]["messages"][1]["content"] + " más")]
@@ -153,6 +160,23 @@ async def test_preference_rows(api: Api) -> None:
     assert found["lengths"]["learned"] == 2 * len(" sí\u0002")
     assert not (await checked(api, [pair], method="supervised"))["ok"]
     assert not (await checked(api, [chat("a")], method="dpo"))["ok"]
+
+
+async def test_what_training_on_preferences_would_cost(api: Api) -> None:
+    """Two sequences a row, and the reference's passes."""
+    speeds = speeds_path(api.services.jobs.store.directory("any"))
+    speeds.parent.mkdir(parents=True, exist_ok=True)
+    note_speed(
+        speeds, JobSpec(job_id="earlier", base="other.gguf"), "cpu", "float32", Speed(1e-6, 1e-6, 1e-3)
+    )
+    pairs = [{"prompt": f"¿{n}?", "chosen": " sí" * 20, "rejected": " no" * 20} for n in range(100, 140)]
+    plain = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
+    asked = {"model": "tiny", "hyperparameters": {"n_epochs": 4, "batch_size": 4}}
+    found = await checked(api, pairs, method="dpo", **asked)
+    assert found["ok"]
+    preferences, supervised = found["cost"], (await checked(api, plain, **asked))["cost"]
+    assert preferences["memory_bytes"] > supervised["memory_bytes"]
+    assert preferences["seconds"] - STARTUP_S > 2 * (supervised["seconds"] - STARTUP_S)
 
 
 async def test_what_training_would_cost(api: Api) -> None:

@@ -63,7 +63,7 @@ async def test_the_engine_is_told_at_once(api: Api, stream: bool, before_the_fir
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     client.leave.set()
-    await asyncio.wait_for(call, 2)
+    await asyncio.wait_for(call, 30)
     started = {message.id for message in engine.received if isinstance(message, Generate)}
     cancelled = {message.id for message in engine.received if isinstance(message, Cancel)}
     assert len(started) == 2

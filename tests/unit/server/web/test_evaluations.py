@@ -138,7 +138,8 @@ def record(**more: Any) -> JobRecord:
     )
 
 
-async def test_a_report_is_there_while_the_job_runs(api: Api) -> None:
+async def test_a_report_is_there_while_the_job_runs(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMALEON_LANG", "en")
     await api.http.get("/health")  # the server has begun, and will not take the job up
     store = api.services.jobs.store
     store.create(record(status="running", stage="train", resolved={"n_epochs": 3}))
@@ -154,6 +155,36 @@ async def test_a_report_is_there_while_the_job_runs(api: Api) -> None:
     assert "Running" in page
     assert "mi &lt;b&gt;adapter&lt;/b&gt;" in page
     assert (await api.http.get("/v1/fine_tuning/jobs/none/report")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "accepted", "own", "expected"),
+    [
+        ("", None, "en", "en"),
+        ("", None, "es", "es"),
+        ("", "fr", "es", "es"),
+        ("", "es-ES,es;q=0.9,en;q=0.8", "en", "es"),
+        ("?lang=en", "es", "es", "en"),
+        ("?lang=es", "en", "en", "es"),
+    ],
+)
+async def test_a_report_in_the_readers_language(
+    api: Api, monkeypatch: pytest.MonkeyPatch, *, query: str, accepted: str | None, own: str, expected: str
+) -> None:
+    monkeypatch.setenv("LLAMALEON_LANG", own)
+    api.services.jobs.store.create(record(status="failed"))
+    headers = {} if accepted is None else {"Accept-Language": accepted}
+    response = await api.http.get(f"/v1/fine_tuning/jobs/ftjob-1/report{query}", headers=headers)
+    assert response.headers["content-language"] == expected
+    assert response.headers["vary"] == "Accept-Language"
+    assert f'<html lang="{expected}">' in response.text
+    assert ("Fallido" in response.text) == (expected == "es")
+
+
+async def test_a_language_that_no_report_speaks(api: Api) -> None:
+    response = await api.http.get("/v1/fine_tuning/jobs/ftjob-1/report?lang=fr")
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "lang"
 
 
 async def test_nothing_that_a_model_answered_is_markup(api: Api) -> None:

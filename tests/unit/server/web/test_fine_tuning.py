@@ -6,7 +6,7 @@ import importlib.util
 from typing import Any
 
 import pytest
-from tests.api import Api
+from tests.api import Api, error_of
 
 from llamaleon_server.registry.jobstore import JobError
 
@@ -108,6 +108,8 @@ WHERE = "method.supervised.hyperparameters"
         (supervised(n_epoch=3), f"{WHERE}.n_epoch"),
         (supervised(n_epochs=51), f"{WHERE}.n_epochs"),
         (supervised(n_epochs=1.5), f"{WHERE}.n_epochs"),
+        (supervised(n_epochs=10**400), f"{WHERE}.n_epochs"),  # larger than any float
+        (supervised(weight_decay=10**400), f"{WHERE}.weight_decay"),
         (supervised(batch_size=True), f"{WHERE}.batch_size"),
         (supervised(learning_rate_multiplier=0), f"{WHERE}.learning_rate_multiplier"),
         (supervised(learning_rate="fast"), f"{WHERE}.learning_rate"),
@@ -208,7 +210,8 @@ async def test_jobs_are_listed_newest_first_and_filtered(api: Api) -> None:
     assert await ids("metadata[team]=norte&metadata[kind]=x") == ([a["id"]], False)
     assert await ids("metadata=null") == ([b["id"]], False)
     assert (await api.http.get(f"{JOBS}?limit=x")).status_code == 400
-    assert (await api.http.get(f"{JOBS}?after=ftjob-nothing")).status_code == 404
+    unknown = await api.http.get(f"{JOBS}?after=ftjob-nothing")
+    assert (unknown.status_code, error_of(unknown)["param"]) == (404, "after")
 
 
 async def test_events_and_checkpoints_have_pages(api: Api) -> None:

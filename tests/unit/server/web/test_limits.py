@@ -74,29 +74,27 @@ async def test_dripping_does_not_buy_much_time(tmp_path: Path) -> None:
             yield b" "
 
     async with running_api(tmp_path / "home", read_timeout_s=0.3) as api:
-        response = await asyncio.wait_for(api.http.post(CHAT, content=dripping()), 5)
+        response = await asyncio.wait_for(api.http.post(CHAT, content=dripping()), 30)
         assert response.status_code == 408
 
 
 async def test_an_answer_that_does_not_begin_is_504_and_ends_its_work(tmp_path: Path) -> None:
     base = write_base(tmp_path / "tiny.gguf", template=CHATML)
-    async with running_api(tmp_path / "home", base, request_timeout_s=0.5) as api:
+    async with running_api(tmp_path / "home", base, request_timeout_s=2) as api:
         assert (await api.chat()).status_code == 200
         api.engines.last.gate.clear()
         response = await api.chat()
         assert response.status_code == 504
         assert error_of(response)["code"] == "answer_timeout"
         assert response.headers["x-should-retry"] == "false"
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if not api.engines.last.running:
-                break
-        assert api.engines.last.running == 0
+        async with asyncio.timeout(30):
+            while api.engines.last.running:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_stream_that_has_begun_may_take_longer(tmp_path: Path) -> None:
     base = write_base(tmp_path / "tiny.gguf", template=CHATML)
-    async with running_api(tmp_path / "home", base, request_timeout_s=0.3) as api:
+    async with running_api(tmp_path / "home", base, request_timeout_s=1.5) as api:
         await api.chat()
-        api.engines.last.step_s = 0.05
+        api.engines.last.step_s = 0.1
         assert events(await api.chat(stream=True))[-1] == "[DONE]"  # 16 steps

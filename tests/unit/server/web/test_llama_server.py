@@ -97,7 +97,7 @@ async def test_probabilities_and_fields(api: Api) -> None:
 
 
 async def test_biases_in_every_shape(api: Api) -> None:
-    for bias in ([[104, -1.5], ["é", False]], {"104": -1.5, "é": False}):
+    for bias in ([[104, -1.5], ["é", False]], {"104": -1.5, "é": False}, [[104, -1.5], [233, -(10**400)]]):
         answer = (
             await api.post("/completion", model="tiny", prompt="x", n_predict=1, logit_bias=bias)
         ).json()
@@ -138,12 +138,20 @@ async def test_the_prompt_of_a_chat(api: Api) -> None:
     assert shown == "<|im_start|>user\n¿Qué?<|im_end|>\n<|im_start|>assistant\n"
     without = (await api.post("/apply-template", add_generation_prompt=False, **chat)).json()["prompt"]
     assert without == "<|im_start|>user\n¿Qué?<|im_end|>\n"
+    chat["tools"] = [{"type": "function", "function": {"name": "clima", "parameters": {"type": "object"}}}]
+    shown = (await api.post("/apply-template", **chat)).json()["prompt"]
+    without = (await api.post("/apply-template", add_generation_prompt=False, **chat)).json()["prompt"]
+    assert "clima" in without
+    assert shown == f"{without}<|im_start|>assistant\n"
 
 
 async def test_props_and_what_has_no_v1(api: Api) -> None:
     props = (await api.http.get("/props", params={"model": "tiny"})).json()
     assert props["model_path"].endswith("tiny.gguf")
-    assert props["default_generation_settings"]["n_ctx"] == 64
+    assert props["default_generation_settings"]["n_ctx"] == 64, "what the model was trained for"
+    await api.complete(max_tokens=1)
+    props = (await api.http.get("/props", params={"model": "tiny"})).json()
+    assert props["default_generation_settings"]["n_ctx"] == 256, "what it has been loaded with"
     assert (await api.http.get("/v1/health")).json()["status"] == "ok"
     assert (await api.http.get("/models")).json() == (await api.http.get("/v1/models")).json()
     chat = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from openai.types.responses import Response
 from tests.api import CHATML, Api, error_of, running_api
 from tests.unit.server.registry.small import write_base
 from tests.unit.server.web.responses import respond, streamed, whole
 
+from llamaleon_server.errors import StorageFull
 from llamaleon_server.registry.responses import KEPT_S
 
 ANSWER = "Hola, ¿qué tal?"
@@ -105,6 +108,55 @@ async def test_its_stream_can_be_read_again_from_any_event(api: Api) -> None:
     for after, param in ((len(events) - 1, "starting_after"), ("x", "starting_after")):
         refused = await api.http.get(f"/v1/responses/{name}?stream=true&starting_after={after}")
         assert error_of(refused)["param"] == param
+
+
+async def test_who_asks_for_more_than_comes_is_told_so_when_it_has_ended(api: Api) -> None:
+    name = await begun(api)
+    asking = asyncio.create_task(api.http.get(f"/v1/responses/{name}?stream=true&starting_after=9999"))
+    await asyncio.sleep(0.02)
+    api.engines.last.gate.set()
+    refused = await asking
+    assert refused.status_code == 400
+    assert error_of(refused)["param"] == "starting_after"
+
+
+async def test_it_is_over_for_others_once_that_is_recorded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads that it is completed continues from it at once."""
+    store, may = api.services.registry.responses, threading.Event()
+    finish = store.finish
+
+    def slow(*args: Any) -> None:
+        assert may.wait(30)
+        finish(*args)
+
+    monkeypatch.setattr(store, "finish", slow)
+    name = await begun(api)
+    watching = asyncio.create_task(api.http.get(f"/v1/responses/{name}?stream=true"))
+    api.engines.last.gate.set()
+    while api.engines.last.running:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert whole(await api.http.get(f"/v1/responses/{name}")).status == "in_progress"
+    assert not watching.done()
+    may.set()
+    assert streamed(await watching)[-1].type == "response.completed"
+    assert whole(await respond(api, "¿Y?", previous_response_id=name)).output_text == ANSWER
+
+
+async def test_who_watches_does_not_wait_for_what_cannot_be_recorded(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFull("No space left.")
+
+    name = await begun(api)
+    monkeypatch.setattr(api.services.registry.responses, "finish", full)
+    watching = asyncio.create_task(api.http.get(f"/v1/responses/{name}?stream=true"))
+    await asyncio.sleep(0.02)
+    api.engines.last.gate.set()
+    async with asyncio.timeout(30):
+        assert streamed(await watching)[-1].type == "response.completed"
+    monkeypatch.undo()
 
 
 async def test_several_may_watch_while_it_runs(api: Api) -> None:
