@@ -9,15 +9,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
-from llamaleon_clients.errors import ServerRefused, ServerUnreachable
+from llamaleon_clients.errors import BadInput, ServerRefused, ServerUnreachable
 from llamaleon_clients.words import say
 
 Json = dict[str, Any]
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def connection(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
+    """Arguments of httpx's clients.
+
+    `url` with or without `/v1`; `api_key` None: $LLAMALEON_API_KEY, else none.
+
+    Raises:
+        BadInput: `url` is no server's address, or the key cannot stand in a header.
+    """
+    base_url = url.rstrip("/").removesuffix("/v1")
+    try:
+        parsed = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise BadInput(say("{url} is no server's address: write it as http://HOST:PORT.", url=url))
+    key = api_key or os.environ.get("LLAMALEON_API_KEY")
+    if key and not (key.isascii() and key.isprintable()):
+        raise BadInput(say("The API key has characters that no key has."))
+    return {
+        "base_url": base_url,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "timeout": httpx.Timeout(timeout_s, connect=5.0),
+        # A proxy of the environment cannot reach this machine's loopback.
+        "trust_env": parsed.host not in LOOPBACK,
+        "verify": parsed.scheme == "https",  # reading the CA bundle costs 50 ms that plain HTTP never needs
+    }
 
 
 class Client:
@@ -31,20 +59,10 @@ class Client:
         timeout_s: float = 600.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`api_key` None: $LLAMALEON_API_KEY, else none."""
-        key = api_key or os.environ.get("LLAMALEON_API_KEY")
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, connect=5.0),
-            transport=transport,
-            # A proxy of the environment cannot reach this machine's loopback.
-            trust_env=urlsplit(self.url).hostname not in LOOPBACK,
-            verify=self.url.startswith(
-                "https"
-            ),  # reading the CA bundle costs 50 ms that plain HTTP never needs
-        )
+        """`api_key` None: $LLAMALEON_API_KEY, else none. Raises: BadInput."""
+        arguments = connection(url, api_key, timeout_s)
+        self.url: str = arguments["base_url"]
+        self._http = httpx.Client(**arguments, transport=transport)
 
     def __enter__(self) -> Client:
         return self
@@ -180,9 +198,10 @@ class Client:
     def resume_job(self, job_id: str) -> Json:
         return self._json("POST", f"/v1/fine_tuning/jobs/{_segment(job_id)}/resume")
 
-    def job_report(self, job_id: str) -> str:
-        """A page of HTML."""
-        return self._send("GET", f"/v1/fine_tuning/jobs/{_segment(job_id)}/report").text
+    def job_report(self, job_id: str, language: str) -> str:
+        """A page of HTML, in English (`en`) or Spanish (`es`)."""
+        path = f"/v1/fine_tuning/jobs/{_segment(job_id)}/report"
+        return self._send("GET", path, params={"lang": language}).text
 
     def evaluate(self, body: Json) -> Iterator[Json]:
         """A model on rows: the progress as it comes, and the result. Closing the iterator ends it."""

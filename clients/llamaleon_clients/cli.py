@@ -33,7 +33,7 @@ from llamaleon_clients.commands import (
     tune,
     versions,
 )
-from llamaleon_clients.errors import ClientError
+from llamaleon_clients.errors import ClientError, FileTrouble
 from llamaleon_clients.translated import capitals, translate
 from llamaleon_clients.words import language, say
 
@@ -65,6 +65,11 @@ class ErrorsAsLines(TyperGroup):
             return super().invoke(ctx)
         except ClientError as error:
             self._tell(error)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.filename is None:  # a closed pipe is typer's; others are ours, and a trace helps
+                raise
+            self._tell(FileTrouble(error))
             raise typer.Exit(1) from error
         except USAGE_ERROR as error:
             if self._as_json or language() != "en":
@@ -168,6 +173,6 @@ for _module in (
 def main() -> None:
     if completion.ASKED in os.environ:
         completion.prepare()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # real streams are TextIOWrapper
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
+        stream.reconfigure(errors="replace")
     app()

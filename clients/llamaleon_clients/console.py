@@ -16,14 +16,22 @@ from llamaleon_clients.words import say
 PIPE_WIDTH = 1000  # columns
 
 
+def plain_console(**arguments: Any) -> Console:
+    """One of rich's that shows texts as they are: `ft:nano:local:key:1` has no emoji in it.
+
+    Made where it is used, because tests replace `sys.stdout`.
+    """
+    return Console(highlight=False, emoji=False, **arguments)
+
+
 def out() -> Console:
-    """Standard output; made at each call because tests replace `sys.stdout`."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output."""
+    return plain_console(soft_wrap=True)
 
 
 def err() -> Console:
     """Standard error: words are wrapped at a terminal; in a pipe a message stays one line."""
-    made = Console(stderr=True, highlight=False)
+    made = plain_console(stderr=True)
     made.soft_wrap = not made.is_terminal
     return made
 
@@ -53,13 +61,16 @@ def table(*columns: str) -> Table:
 
 def wide_console() -> Console:
     """For tables: folded to the terminal's width; in a pipe every row stays one line."""
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    terminal = plain_console()
+    return terminal if terminal.is_terminal else plain_console(width=PIPE_WIDTH)
 
 
 def print_table(made: Table) -> None:
-    """Every row is one line, also where the terminal breaks it: a folded name could not be copied."""
-    Console(highlight=False, width=PIPE_WIDTH).print(made)
+    """Every row is one line, also where the terminal breaks it: a folded name could not be copied.
+
+    Cells are texts, never markup: what a model wrote may hold `[/b]`.
+    """
+    plain_console(width=PIPE_WIDTH, markup=False).print(made)
 
 
 def human_bytes(count: float | None) -> str:

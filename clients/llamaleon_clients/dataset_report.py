@@ -22,7 +22,7 @@ PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | 
 
 
 def print_check(found: Json, method: str = "") -> None:
-    out = Console(highlight=False)
+    out = console.plain_console()
     _print_counts(out, found)
     _print_lengths(out, found)
     _print_rows(out, found["shown"])

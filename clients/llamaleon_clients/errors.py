@@ -2,6 +2,7 @@
 
 ClientError
 ├── BadInput            a file or an option that cannot be used
+├── FileTrouble         a file that the system does not let us read or write
 ├── CommandRefused      another program of ours, run for this command, refused
 ├── ServerUnreachable   nobody answers at the URL
 ├── StartFailed         a server was started and did not come up
@@ -29,6 +30,12 @@ class ClientError(Exception):
 
 class BadInput(ClientError):
     """A file or an option that cannot be used; the message names it."""
+
+
+class FileTrouble(ClientError):
+    def __init__(self, error: OSError) -> None:
+        """`error` names a file."""
+        super().__init__(f"{error.filename}: {error.strerror or error}")
 
 
 class CommandRefused(ClientError):

@@ -40,19 +40,19 @@ class Running:
     pid: int | None
 
 
-def find(home: Path) -> Running | None:
+def find(home: Path, *, timeout_s: float = 2.0) -> Running | None:
     """The server that `home/server.json` names, else one on the default port; None if neither answers.
 
     The default port counts only while $LLAMALEON_HOME is unset: who names a home means no other's
     server.
     """
     recorded = _recorded(home)
-    if recorded is not None and _healthy(recorded.url):
+    if recorded is not None and _healthy(recorded.url, timeout_s):
         return recorded
     if os.environ.get("LLAMALEON_HOME"):
         return None
     url = f"http://{HOST}:{PORT}"
-    return Running(url, None) if _healthy(url) else None
+    return Running(url, None) if _healthy(url, timeout_s) else None
 
 
 def start(home: Path, *, port: int | None = None, arguments: tuple[str, ...] = ()) -> tuple[Running, bool]:
@@ -76,7 +76,11 @@ def start(home: Path, *, port: int | None = None, arguments: tuple[str, ...] = (
             )
         _started[process.pid] = process
         url = f"http://{HOST}:{chosen}"
-        _wait_until_healthy(process, url, log)
+        try:
+            _wait_until_healthy(process, url, log)
+        except BaseException:  # Ctrl-C, too: nobody would know of it
+            process.terminate()
+            raise
         return Running(url, process.pid), True
 
 
@@ -126,11 +130,19 @@ def free_port(wanted: int) -> int:
 
 
 def _recorded(home: Path) -> Running | None:
+    """None if the process is gone: after a `kill -9` another home's server may listen at that address."""
     try:
         record = json.loads((home / "server.json").read_bytes())
-        return Running(str(record["url"]), int(record["pid"]))
+        url, pid = str(record["url"]), int(record["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # never started here, or cut short: then the default port is asked
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # another user's, and alive
+        return Running(url, pid)
+    except OSError:
+        return None
+    return Running(url, pid)
 
 
 def _healthy(url: str, timeout_s: float = 2.0) -> bool:
@@ -150,7 +162,6 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
             said = say("the server ended at once (exit code {code}).", code=process.returncode)
             raise StartFailed(f"{said} {_tail(log)}")
         time.sleep(0.05)
-    process.terminate()
     waited = f"{START_TIMEOUT_S:.0f}"
     said = say("the server did not answer at {url} within {seconds} s.", url=url, seconds=waited)
     raise StartFailed(f"{said} {_tail(log)}")

@@ -43,10 +43,17 @@ def read_examples(path: Path) -> list[Example]:
     """Rows of OpenAI's chat format whose last message is the answer.
 
     Raises:
-        BadInput: a line is no such row.
+        BadInput: the file cannot be read, or a line is no such row.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(say("{file} cannot be read: {reason}", file=path, reason=error.strerror)) from error
     examples = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    # Line feeds only: a text may hold other characters that Python takes for the end of a line.
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
         try:
             *messages, answer = json.loads(line)["messages"]
             examples.append(Example(messages, answer["content"]))

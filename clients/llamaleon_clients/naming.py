@@ -6,15 +6,20 @@ WAIT_S = 1.0
 
 
 def model_names(incomplete: str) -> list[str]:
+    import os
+
     from llamaleon_clients.api import Client
     from llamaleon_clients.errors import ClientError
     from llamaleon_clients.local import find, home_dir
 
-    running = find(home_dir())
-    if running is None:
-        return []
+    url = os.environ.get("LLAMALEON_URL")
+    if not url:
+        running = find(home_dir(), timeout_s=WAIT_S)
+        if running is None:
+            return []
+        url = running.url
     try:
-        with Client(running.url, timeout_s=WAIT_S) as client:
+        with Client(url, timeout_s=WAIT_S) as client:
             names = [str(entry["id"]) for entry in client.models()]
     except ClientError:
         return []

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
-from llamaleon_clients.console import human_bytes, human_count, human_seconds
+from llamaleon_clients.console import human_bytes, human_count, human_seconds, plain_console
 from llamaleon_clients.training import Display, Progress
 from llamaleon_clients.words import say
 
@@ -32,7 +32,7 @@ class ClosableDisplay(Display, Protocol):
 
 
 def progress_display(console: Console | None = None) -> ClosableDisplay:
-    console = console or Console(stderr=True, highlight=False)
+    console = console or plain_console(stderr=True)
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Column
 
 from llamaleon_clients.api import Json
-from llamaleon_clients.console import human_bytes
+from llamaleon_clients.console import human_bytes, plain_console
 from llamaleon_clients.errors import ClientError
 from llamaleon_clients.words import say
 
@@ -44,7 +44,7 @@ class Display(Protocol):
 
 
 def pull_display(*, quiet: bool = False, console: Console | None = None) -> Display:
-    console = console or Console(stderr=True, highlight=False)
+    console = console or plain_console(stderr=True)
     if quiet:
         return Silent()
     return Bars(console) if console.is_terminal else Lines(console)

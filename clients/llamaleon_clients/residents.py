@@ -30,9 +30,15 @@ def print_residents(models: Sequence[Json]) -> None:
     )
     rows = [_row(model) for model in models]
     widths = _widths([titles, *rows], console.width)
+    room = console.width
+    # A terminal that is too narrow for all columns breaks the lines itself: rich would break every word.
+    whole = max(room, sum(widths) + GAP * len(widths))
+    console.width = whole
     console.print(_line(titles, widths, style="bold"))
     for model, row in zip(models, rows, strict=True):
+        console.width = whole
         console.print(_line(row, widths))
+        console.width = room
         if details := _details(model):
             _print_details(console, details)
 

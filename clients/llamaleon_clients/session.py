@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from llamaleon_clients import local
 from llamaleon_clients.api import Client
 from llamaleon_clients.console import note
-from llamaleon_clients.errors import BadInput
+from llamaleon_clients.errors import BadInput, ServerRefused
 from llamaleon_clients.words import say
 
 
@@ -55,10 +54,25 @@ def existing(path: Path, what: str) -> Path:
 
 
 def model_name(client: Client, model: str) -> str:
-    """The server's name of `model`: a path to a GGUF file is registered first, a name stays as it is."""
+    """The server's name of `model`: a path to a GGUF file is registered first, a name stays as it is.
+
+    Raises:
+        BadInput: a path to nothing.
+    """
     path = Path(model).expanduser()
-    looks_like_path = model.lower().endswith(".gguf") and (path.exists() or os.sep in model)
-    if not looks_like_path:
-        return model
-    registered = client.add_base(existing(path, say("The model file")))
-    return str(registered["name"])
+    if is_file(model):
+        return str(client.add_base(existing(path, say("The model file")))["name"])
+    if "/" in model and model.lower().endswith(".gguf"):  # a path to nothing, or a name of the hub's
+        try:
+            client.model(model)
+        except ServerRefused as error:
+            if error.status == 404:
+                existing(path, say("The model file"))
+            raise
+    return model
+
+
+def is_file(model: str) -> bool:
+    """Whether `model` is the path of a GGUF file, and not a name: `OWNER/REPO/FILE.gguf` may be one."""
+    there = Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~"))
+    return there and model.lower().endswith(".gguf")

@@ -18,7 +18,7 @@ TEXTS: dict[str, str] = {
     "Key of the server.": "Clave del servidor.",
     "Print JSON for scripts.": "Escribe JSON, para otros programas.",
     "Server to talk to. Default: the one of $LLAMALEON_HOME, started if none runs.": (
-        "Servidor al que hablar. Por defecto, el de $LLAMALEON_HOME; si no hay ninguno, se arranca."
+        "Servidor con el que hablar. Por defecto, el de $LLAMALEON_HOME; si no hay ninguno, se arranca."
     ),
     # ------------------------------------------------------------ defaults
     "a temporary one, removed afterwards": "una temporal, que luego se borra",
@@ -29,7 +29,7 @@ TEXTS: dict[str, str] = {
     "as the GGUF says": "lo que diga el GGUF",
     "what fits": "lo que quepa",
     "on": "sí",
-    "the model's, at most 8192": "el del modelo, 8192 como mucho",
+    "what fits, at most 32768": "lo que quepa, 32768 como mucho",
     "one beside it that fits": "uno que encaje y esté a su lado",
     "by free memory": "según la memoria libre",
     "4/5 of what is free": "4/5 de la libre",
@@ -122,7 +122,7 @@ TEXTS: dict[str, str] = {
     "Longest row.": "La fila más larga.",
     "2048, or the model's context": "2048, o el contexto del modelo",
     "dpo: from pairs of a better and a worse answer.": "dpo: de pares de respuestas, una mejor que otra.",
-    "Ends the job before its epochs do.": "Acaba el trabajo antes que sus pasadas.",
+    "Ends the job before its epochs do.": "Acaba el trabajo antes que sus épocas.",
     "Measure a good one first.": "Antes mide una buena.",
     "cosine, linear, constant.": "cosine, linear, constant.",
     "cosine": "cosine",
@@ -131,7 +131,7 @@ TEXTS: dict[str, str] = {
     "adamw": "adamw",
     "Of dpo: how closely it stays to its beginning.": "De dpo: cuánto se atiene a su principio.",
     "0 to 0.9.": "De 0 a 0.9.",
-    "Noise on the embeddings.": "Ruido en las incrustaciones.",
+    "Noise on the embeddings.": "Ruido en los embeddings.",
     "none": "ninguno",
     "End after so many held-out losses that were no better.": (
         "Acaba tras tantas pérdidas apartadas que no mejoran."
@@ -180,13 +180,15 @@ TEXTS: dict[str, str] = {
     "share (train beside the models), yield (they leave for it), wait (until nobody is served).": (
         "share (entrena junto a los modelos), yield (le dejan sitio), wait (hasta que no se atienda a nadie)."
     ),
-    "Told how training jobs end. Repeatable.": "Se le dice cómo acaban los trabajos. Repetible.",
+    "Told how jobs, batches and background responses end. Repeatable.": (
+        "Se le avisa de cómo acaban los trabajos, los lotes y las respuestas en segundo plano. Repetible."
+    ),
     "What signs that.": "Con qué se firma eso.",
     "webhook.secret in the home": "webhook.secret en la carpeta",
     "Name of the new adapter.": "Nombre del nuevo adaptador.",
     "File with the rows to hold out.": "Fichero con las filas que apartar.",
     "Part of DATA to hold out when there is no --valid.": "Parte de DATA que apartar si no hay --valid.",
-    "Times through the data.": "Pasadas por los datos.",
+    "Times through the data.": "Épocas: pasadas por los datos.",
     "Rows of one step.": "Filas de un paso.",
     "At its highest.": "En su punto más alto.",
     "Rank of the adapter.": "Rango del adaptador.",
@@ -301,7 +303,7 @@ TEXTS: dict[str, str] = {
     "Go on with what comes, until Ctrl-C.": "Sigue con lo que venga, hasta Ctrl-C.",
     "So many of the last lines.": "Tantas de las últimas líneas.",
     "Print the completion script of a shell.": "Escribe el guion de autocompletado de un intérprete.",
-    "Which shell.": "Cuál.",
+    "Which shell.": "Qué intérprete.",
     "API keys of this machine's server.": "Claves del servidor de esta máquina.",
     "With the first key, every request needs one.": "Desde la primera, toda petición necesita una.",
     "Clients send it as api_key; this command takes it from $LLAMALEON_API_KEY or `llamaleon --api-key`.": (

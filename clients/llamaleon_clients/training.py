@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from llamaleon_clients.api import Client, Json
-from llamaleon_clients.datasets import hand_in, require
-from llamaleon_clients.errors import BadInput, ClientError, ServerUnreachable
+from llamaleon_clients.datasets import hand_in, is_uploaded, require
+from llamaleon_clients.errors import BadInput, ClientError, ServerRefused, ServerUnreachable
 from llamaleon_clients.session import model_name
 from llamaleon_clients.words import say
 
@@ -125,10 +126,12 @@ def submit(client: Client, request: TrainingRequest) -> Json:
         require(request.validation, say("The validation file"))
     base = model_name(client, request.base)
     client.model(base)  # an unknown base is told before anything is uploaded
+    given = [data for data in (request.data, request.validation) if data]
+    files = [str(hand_in(client, data)["id"]) for data in given]
     body: Json = {
         "model": base,
-        "training_file": hand_in(client, request.data)["id"],
-        "validation_file": request.validation and hand_in(client, request.validation)["id"],
+        "training_file": files[0],
+        "validation_file": files[1] if request.validation else None,
         "suffix": request.name,
         "seed": request.seed,
         "integrations": request.integrations or None,
@@ -139,7 +142,14 @@ def submit(client: Client, request: TrainingRequest) -> Json:
     if request.hyperparameters or request.method != "supervised":
         settings = {"hyperparameters": dict(request.hyperparameters)} if request.hyperparameters else {}
         body["method"] = {"type": request.method, request.method: settings}
-    return client.create_job({key: value for key, value in body.items() if value is not None})
+    try:
+        return client.create_job({key: value for key, value in body.items() if value is not None})
+    except ServerRefused:
+        for data, file in zip(given, files, strict=True):
+            if not is_uploaded(data):  # nobody would look for it again
+                with suppress(ClientError):
+                    client.remove_file(file)
+        raise
 
 
 def follow(

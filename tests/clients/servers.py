@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from tests.data import REPOSITORY
@@ -41,6 +42,7 @@ CLIENTS = {
     "lm-eval": "scenarios/lm_eval_client.py",
 }
 TIMEOUT_S = 240  # of one client; importing some of them takes ten seconds on a busy machine
+IDLE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,34 @@ def wait_for(url: str, within_s: float = 30.0) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def left_early(server: str, asked: int) -> Iterator[None]:
+    """In the block a client leaves a request of `asked` tokens: work on it must end before it is done."""
+    before = generated(server)
+    yield
+    deadline = time.monotonic() + IDLE_S
+    while any(model["running"] for model in _residents(server)):
+        assert time.monotonic() < deadline, "the server still generates for a client that has gone"
+        time.sleep(0.01)
+    assert generated(server) - before < asked, "all of it was generated, for nobody"
+
+
+def generated(server: str) -> int:
+    """Tokens so far, by all models in memory."""
+    deadline = time.monotonic() + IDLE_S
+    while True:
+        steps = [model["step"] for model in _residents(server)]
+        if None not in steps:
+            return sum(step["tokens_out"] for step in steps)
+        assert time.monotonic() < deadline, "an engine does not say what it does"
+        time.sleep(0.05)
+
+
+def _residents(server: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{server}/llamaleon/ps", timeout=IDLE_S).json()["data"]
+    return found
 
 
 def run_client(name: str, variables: dict[str, str]) -> Report:

@@ -12,6 +12,7 @@ import ollama
 import pytest
 from ollama import AsyncClient, Client, ResponseError
 from pydantic import BaseModel
+from tests.clients.servers import left_early
 from tests.data import NANO
 from tests.hub.serving import serving
 from tests.lora import random_lora
@@ -41,13 +42,6 @@ def chat(client: Client, model: str = "nano", **more: Any) -> Any:
 
 def names(client: Client) -> set[str | None]:
     return {model.model for model in client.list().models}
-
-
-def wait_until_idle(server: RunningServer) -> None:
-    deadline = time.monotonic() + 2
-    while any(resident["running"] for resident in httpx.get(f"{server.url}/llamaleon/ps").json()["data"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("model", ["nano", "nano:latest"])
@@ -261,17 +255,20 @@ def test_what_is_not_done_is_refused(client: Client) -> None:
 
 
 def test_closing_a_stream_ends_the_work(server: RunningServer, client: Client) -> None:
-    stream = chat(client, stream=True, options={"temperature": 1.5, "num_predict": 1500})
-    next(stream)
-    stream.close()
-    wait_until_idle(server)
+    with left_early(server.url, 900):
+        stream = chat(client, stream=True, options={"temperature": 1.5, "num_predict": 900})
+        next(stream)
+        stream.close()
 
 
 def test_a_client_that_times_out_ends_the_work(server: RunningServer) -> None:
     long = {"type": "array", "items": {"enum": ["again", "and again"]}, "minItems": 500}
-    with Client(host=server.url, timeout=0.1) as hasty, pytest.raises(httpx.TimeoutException):
-        chat(hasty, options={"num_predict": 1500}, format=long)
-    wait_until_idle(server)
+    with (
+        left_early(server.url, 900),
+        Client(host=server.url, timeout=0.1) as hasty,
+        pytest.raises(httpx.TimeoutException),
+    ):
+        chat(hasty, options={"num_predict": 900}, format=long)
 
 
 async def test_many_async_streams_at_once(server: RunningServer) -> None:

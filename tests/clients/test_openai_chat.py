@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from openai import OpenAI
+from tests.clients.servers import left_early
 from tests.data import shared
 from tests.server import RunningServer
 
@@ -168,29 +167,24 @@ def test_errors_are_the_clients_own_exceptions(
 
 @pytest.mark.parametrize("choices", [1, 3])
 def test_closing_a_stream_ends_the_work(server: RunningServer, client: OpenAI, choices: int) -> None:
-    stream = complete(
-        client,
-        prompt="Once",
-        max_tokens=480,
-        n=choices,
-        stream=True,
-        extra_body={"ignore_eos": True},
-    )
-    next(iter(stream))
-    stream.close()
-    deadline = time.monotonic() + 2
-    while any(resident["running"] for resident in httpx.get(f"{server.url}/llamaleon/ps").json()["data"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    prompts = ["Once"] * 40
+    with left_early(server.url, 480 * choices * len(prompts)):
+        stream = complete(
+            client,
+            prompt=prompts,
+            max_tokens=480,
+            n=choices,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        next(iter(stream))
+        stream.close()
 
 
 def test_a_client_that_times_out_ends_the_work(server: RunningServer, client: OpenAI) -> None:
-    with pytest.raises(openai.APITimeoutError):
-        complete(client, prompt="x", max_tokens=480, n=8, timeout=0.05, extra_body={"ignore_eos": True})
-    deadline = time.monotonic() + 2
-    while any(resident["running"] for resident in httpx.get(f"{server.url}/llamaleon/ps").json()["data"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    work: Any = {"prompt": ["x"] * 20, "max_tokens": 480, "n": 8, "extra_body": {"ignore_eos": True}}
+    with left_early(server.url, 480 * 8 * 20), pytest.raises(openai.APITimeoutError):
+        complete(client, timeout=0.05, **work)
 
 
 async def test_many_async_streams_at_once(server: RunningServer) -> None:

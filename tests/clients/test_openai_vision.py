@@ -38,7 +38,8 @@ def client(server: RunningServer) -> Iterator[OpenAI]:
 def shown(*images: bytes, text: str = "What is this?") -> list[Any]:
     parts: list[Any] = [{"type": "text", "text": text}]
     for image in images:
-        url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        kind = "webp" if image.startswith(b"RIFF") else "png"
+        url = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return [{"role": "user", "content": parts}]
 
@@ -62,6 +63,13 @@ def test_image_counts_and_changes_the_answer(client: OpenAI) -> None:
     assert ask(client, A, B).usage.prompt_tokens > one.usage.prompt_tokens + 16
 
 
+def test_webp_is_the_same_picture(client: OpenAI) -> None:
+    png, webp = ask(client, A), ask(client, eyes.webp(A))
+    assert webp.usage.prompt_tokens == png.usage.prompt_tokens
+    assert webp.usage.prompt_tokens_details.cached_tokens > png.usage.prompt_tokens - 3
+    assert webp.choices[0].message.content == png.choices[0].message.content
+
+
 def test_streamed_says_the_same(client: OpenAI) -> None:
     whole = ask(client, A)
     chunks = client.chat.completions.create(
@@ -73,7 +81,7 @@ def test_streamed_says_the_same(client: OpenAI) -> None:
 
 @pytest.mark.parametrize(
     ("images", "model"),
-    [((b"no image at all",), SEES), ((), BLIND)],
+    [((b"no image at all",), SEES), ((eyes.webp(A)[:100],), SEES), ((), BLIND)],
 )
 def test_refused_with_the_place(client: OpenAI, images: tuple[bytes, ...], model: str) -> None:
     with pytest.raises(openai.BadRequestError) as error:

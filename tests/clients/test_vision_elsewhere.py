@@ -15,6 +15,7 @@ from tests.tiny.families import random_model
 
 SEES, BLIND = "seer", "nano"
 IMAGE = eyes.picture(1)
+WEBP = eyes.webp(IMAGE)
 IMAGE_TOKENS = 16  # at the least
 
 
@@ -28,9 +29,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-def block(image: bytes) -> Any:
+def block(image: bytes, kind: str = "png") -> Any:
     data = base64.b64encode(image).decode()
-    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    return {"type": "image", "source": {"type": "base64", "media_type": f"image/{kind}", "data": data}}
 
 
 def test_anthropic(server: RunningServer) -> None:
@@ -45,6 +46,7 @@ def test_anthropic(server: RunningServer) -> None:
             return int(answer.usage.input_tokens + answer.usage.cache_read_input_tokens)
 
         assert prompt(ask(block(IMAGE), text)) >= prompt(ask(text)) + IMAGE_TOKENS
+        assert prompt(ask(block(WEBP, "webp"), text)) == prompt(ask(block(IMAGE), text))
         with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\].content\[1\]"):
             ask(text, block(IMAGE), model=BLIND)
         with pytest.raises(anthropic.BadRequestError, match="image"):
@@ -59,6 +61,7 @@ def test_ollama(server: RunningServer) -> None:
             return client.chat(model, messages=[message], options={"num_predict": 5})
 
         assert ask(IMAGE).prompt_eval_count >= ask().prompt_eval_count + IMAGE_TOKENS
+        assert ask(WEBP).prompt_eval_count == ask(IMAGE).prompt_eval_count
         seen = client.generate(SEES, "What is this?", images=[IMAGE], options={"num_predict": 5})
         assert seen.prompt_eval_count == ask(IMAGE).prompt_eval_count
         with pytest.raises(ollama.ResponseError, match=r"messages\[0\].images\[0\]"):

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Message
 from tests.conformance.generate import Asked
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -118,7 +118,8 @@ def main() -> int:
             logging.disable(logging.NOTSET)
             print(generator(arguments.seed).request(arguments.only))
             numbers = range(arguments.only, arguments.only + 1)
-            return report("in this process", asyncio.run(in_process(numbers, Path(folder) / "home")))
+            alone = in_process(numbers, Path(folder) / "home", seed=arguments.seed)
+            return report("in this process", asyncio.run(alone))
         sockets = arguments.count * 3 // 10 if arguments.sockets is None else arguments.sockets
         inner = range(arguments.count - sockets)
         failed = report(

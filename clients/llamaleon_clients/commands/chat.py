@@ -94,7 +94,7 @@ def _talk(
     from llamaleon_clients.console import print_json
     from llamaleon_clients.errors import BadInput
     from llamaleon_clients.local import home_dir
-    from llamaleon_clients.session import connect, model_name
+    from llamaleon_clients.session import connect, is_file, model_name
     from llamaleon_clients.talk.conversation import Conversation
     from llamaleon_clients.talk.loop import answer, converse
     from llamaleon_clients.words import say
@@ -103,8 +103,8 @@ def _talk(
     if as_json and text is None:
         raise BadInput(say("--json answers one question: give it as TEXT, or pipe it in."))
     with connect(url) as client:
-        name = model_name(client, model)
-        conversation = Conversation(client, _present(client, name) if pull else name, system, settings)
+        name = _present(client, model) if pull and not is_file(model) else model_name(client, model)
+        conversation = Conversation(client, name, system, settings)
         if text is None:
             converse(conversation, home_dir())
         elif as_json:

@@ -40,11 +40,9 @@ def demo(
     import tempfile
     import time
 
-    from rich.console import Console
-
     from llamaleon_clients import local
     from llamaleon_clients.api import Client
-    from llamaleon_clients.console import human_seconds
+    from llamaleon_clients.console import human_seconds, plain_console
     from llamaleon_clients.demo import Demo
     from llamaleon_clients.words import say
 
@@ -52,7 +50,7 @@ def demo(
     for variable in ("NO_PROXY", "no_proxy"):  # a proxy cannot reach this machine's loopback
         os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), local.HOST)))
     started = time.monotonic()
-    console = Console(highlight=False, stderr=as_json)  # its story is then beside the result
+    console = plain_console(stderr=as_json)  # its story is then beside the result
     folder = home or Path(tempfile.mkdtemp(prefix="llamaleon-demo-"))
     running = None
     try:

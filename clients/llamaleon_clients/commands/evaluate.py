@@ -122,11 +122,11 @@ def report(
     from llamaleon_clients import console
     from llamaleon_clients.commands.jobs import find_job
     from llamaleon_clients.session import connect
-    from llamaleon_clients.words import say
+    from llamaleon_clients.words import language, say
 
     with connect(url) as client:
         found = find_job(client, job)
-        page = client.job_report(found["id"])
+        page = client.job_report(found["id"], language())
     path = output or Path(f"report-{found['id']}.html")
     path.write_text(page, "utf-8")
     if as_json:
@@ -169,7 +169,7 @@ def _print(result: Json) -> None:
             rows=overlap["rows"],
             line=overlap["lines"][0],
         )
-        console.err().print(f"[bold yellow]{told}[/bold yellow]")
+        console.err().print(told, style="bold yellow", markup=False)
     if result["fields"]:
         made = console.table(say("FIELD"), say("PRECISION") + ">", say("RECALL") + ">", "F1>")
         for field in result["fields"]:

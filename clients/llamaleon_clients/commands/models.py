@@ -65,7 +65,7 @@ def add(
     url: Url = None,
 ) -> None:
     from llamaleon_clients import console
-    from llamaleon_clients.errors import BadInput
+    from llamaleon_clients.errors import BadInput, ServerRefused
     from llamaleon_clients.session import connect, existing, model_name
     from llamaleon_clients.words import say
 
@@ -87,7 +87,14 @@ def add(
             added = {"kind": "adapter", "name": f"{pulled['base']}+{name}"}
         else:
             under = None if base is None else model_name(client, base)
-            client.add_adapter(name, path, base=under, replace=replace)
+            try:
+                client.add_adapter(name, path, base=under, replace=replace)
+            except ServerRefused as error:
+                if "load_inplace" not in error.message:
+                    raise
+                raise BadInput(
+                    say("{name} is there already; --replace takes its place.", name=name)
+                ) from error
             added = {"kind": "adapter", "name": _served_name(client, name, under)}
     if as_json:
         console.print_json(added)

@@ -59,7 +59,7 @@ def serve(
     context: Annotated[
         int | None,
         typer.Option(
-            help="Tokens of one conversation. [default: the model's, at most 8192]", show_default=False
+            help="Tokens of one conversation. [default: what fits, at most 32768]", show_default=False
         ),
     ] = None,
     engine: Annotated[
@@ -158,7 +158,8 @@ def serve(
         ),
     ] = None,
     webhook_url: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="Told how training jobs end. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="Told how jobs, batches and background responses end. Repeatable."),
     ] = None,
     webhook_secret_file: Annotated[
         Path | None, typer.Option(help="What signs that. [default: webhook.secret in the home]")

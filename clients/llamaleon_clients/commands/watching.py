@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def watch(client: Client, job: Json, as_json: bool, suffix: str | None = None) -> None:
     """Follow `job` to its end and print the outcome; Ctrl-C leaves it running."""
+    from rich.markup import escape
+
     from llamaleon_clients import console, report
     from llamaleon_clients.progress import progress_display
     from llamaleon_clients.training import follow
@@ -41,7 +43,8 @@ def watch(client: Client, job: Json, as_json: bool, suffix: str | None = None) -
     if not job.get("deploy", True):
         out.print("\n" + say("Not deployed, as asked: it answers as {name}", name=name), markup=False)
         return
-    out.print("\n" + say("Deployed as {model} ({name})", model=f"[bold]{model}[/bold]", name=name) + "\n")
+    shown = f"[bold]{escape(model)}[/bold]"
+    out.print("\n" + say("Deployed as {model} ({name})", model=shown, name=escape(name)) + "\n")
     out.print(report.python_lines(client.url, model), markup=False)
 
 

@@ -75,7 +75,7 @@ class Reading:
     def number(self, key: str, default: float) -> float:
         """Raises: BadInput."""
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             kind = say("a number above 0")
             raise self.document.mistake(
                 key, say("{kind} is needed, not {value}.", kind=kind, value=repr(value))
@@ -131,7 +131,7 @@ def _scheduler(reading: Reading, key: str, value: Any) -> None:
 
 
 def _one_of(reading: Reading, key: str, value: Any, name: str, known: dict[str, str]) -> None:
-    if value in known:
+    if isinstance(value, str) and value in known:
         reading.settings[name] = known[value]
     else:
         reading.warn(key, say("{value} is not among {known}", value=value, known=", ".join(known)))
@@ -230,7 +230,7 @@ def _base(reading: Reading) -> None:
 
 def _adapter(reading: Reading) -> None:
     kind = reading.values.get("adapter")
-    if kind not in {"lora", "qlora"}:
+    if kind not in ("lora", "qlora"):
         key = "adapter" if "adapter" in reading.document.values else "base_model"
         raise reading.document.mistake(
             key, say("a full fine-tune is not done here: set `adapter: lora` or `adapter: qlora`.")

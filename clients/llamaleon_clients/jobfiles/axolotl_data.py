@@ -229,7 +229,7 @@ def _shape(
 
 def _chat(reading: Reading, where: str, entry: dict[str, Any]) -> tuple[shapes.Rewrite, bool, str | None]:
     field = entry.get("field_messages")
-    properties = dict(entry.get("message_property_mappings") or {})
+    properties = dict(_table(reading, where, entry, "message_property_mappings"))
     for name, legacy in (("role", "message_field_role"), ("content", "message_field_content")):
         if legacy in entry:
             properties[name] = entry[legacy]
@@ -240,11 +240,19 @@ def _chat(reading: Reading, where: str, entry: dict[str, Any]) -> tuple[shapes.R
     drops = bool(entry.get("drop_system_message"))
     native = plain and field in (None, "messages", "conversations") and tools in (None, "tools")
     native = native and not ({"roles", "field_human", "field_model"} & entry.keys() or trained or drops)
-    roles = dict(entry.get("roles") or {})
+    given = _table(reading, where, entry, "roles")
+    roles = {role: [names] if isinstance(names, str) else list(names or ()) for role, names in given.items()}
     for role, key in (("user", "field_human"), ("assistant", "field_model")):
         if key in entry:
             roles[role] = [*roles.get(role, ()), entry[key]]
     return shapes.chat(field, properties, roles, trained, tools, drop_system=drops), native, None
+
+
+def _table(reading: Reading, where: str, entry: dict[str, Any], key: str) -> dict[str, Any]:
+    value = entry.get(key) or {}
+    if not isinstance(value, dict):
+        raise reading.document.mistake(f"{where}.{key}", say("a list of `key: value` lines is needed."))
+    return value
 
 
 def _preference(reading: Reading, where: str, kind: str) -> tuple[shapes.Rewrite | None, bool, str | None]:

@@ -5,6 +5,7 @@ Source: Olive, olive/cli/finetune.py and base.py; transformers, training_args.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -290,10 +291,10 @@ def _whole(flag: str, text: str) -> int:
 
 
 def _number(flag: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise BadInput(say("--{name} needs a number, not {value}.", name=flag, value=text)) from error
+    number = float(text) if _is_number(text) else math.nan
+    if not math.isfinite(number):
+        raise BadInput(say("--{name} needs a number, not {value}.", name=flag, value=text))
+    return number
 
 
 def _truth(flag: str, text: str) -> bool:

@@ -5,7 +5,7 @@ Every function takes a row and gives one of ours; what a row lacks is a `Lacking
 
 from __future__ import annotations
 
-import string
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -181,8 +181,9 @@ def _first(value: Row, *names: str | None) -> Any:
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
-    """Only `{name}` of a known field is one; any other brace is text."""
-    return "".join(
-        literal + ("" if name is None else fields.get(name, "{" + name + (f":{spec}" if spec else "") + "}"))
-        for literal, name, spec, _ in string.Formatter().parse(template)
-    )
+    """Only `{name}` of a known field is one, `{{` and `}}` are braces; any other brace is text."""
+
+    def put(found: re.Match[str]) -> str:
+        return found[0][0] if found["name"] is None else fields.get(found["name"], found[0])
+
+    return re.sub(r"\{\{|\}\}|\{(?P<name>\w+)\}", put, template)

@@ -69,7 +69,7 @@ class AsyncLlamaleon:
     async def send(self, call: Call[Value]) -> Value:
         with reachable(self.url):
             response = await self._http.request(call.method, call.path, json=call.json, params=call.params)
-        return call.read(transport.checked(self.url, response))
+        return transport.value_of(call, self.url, response)
 
     async def upload(self, path: str | Path) -> str:
         """The id of the uploaded file."""

@@ -61,7 +61,7 @@ class Llamaleon:
     def send(self, call: Call[Value]) -> Value:
         with reachable(self.url):
             response = self._http.request(call.method, call.path, json=call.json, params=call.params)
-        return call.read(transport.checked(self.url, response))
+        return transport.value_of(call, self.url, response)
 
     def upload(self, path: str | Path) -> str:
         """The id of the uploaded file."""

@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
-from llamaleon_clients.api import LOOPBACK, refused
+from llamaleon_clients.api import connection, refused
 from llamaleon_clients.errors import BadInput, ServerUnreachable
 from llamaleon_clients.measure import Example, is_exact, is_valid_json, read_examples
+from llamaleon_clients.python.calls import Call, Value
 from llamaleon_clients.python.records import Score
 from llamaleon_clients.words import say
 
@@ -24,17 +25,19 @@ def settings(base_url: str | None, api_key: str | None, timeout_s: float) -> dic
     """Arguments of httpx's clients. `base_url` with or without `/v1`, as openai's clients have it.
 
     None: $LLAMALEON_URL, else the default port of this machine; the key's None: $LLAMALEON_API_KEY.
+
+    Raises: BadInput.
     """
-    url = base_url or os.environ.get("LLAMALEON_URL") or DEFAULT_URL
-    key = api_key or os.environ.get("LLAMALEON_API_KEY")
-    url = url.rstrip("/").removesuffix("/v1")
-    return {
-        "base_url": url,
-        "headers": {"Authorization": f"Bearer {key}"} if key else {},
-        "timeout": httpx.Timeout(timeout_s, connect=5.0),
-        # A proxy of the environment cannot reach this machine's loopback.
-        "trust_env": urlsplit(url).hostname not in LOOPBACK,
-    }
+    return connection(base_url or os.environ.get("LLAMALEON_URL") or DEFAULT_URL, api_key, timeout_s)
+
+
+def value_of(call: Call[Value], url: str, response: httpx.Response) -> Value:
+    """Raises: ServerRefused, ServerUnreachable if another program, or another kind of answer, is there."""
+    answer = checked(url, response)
+    try:
+        return call.read(answer)
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError) as error:
+        raise ServerUnreachable(url, say("the answer is not Llamaleon's")) from error
 
 
 def checked(url: str, response: httpx.Response) -> Any:

@@ -64,7 +64,7 @@ SENTENCES: dict[str, str] = {
     "prompt and completion": "prompt y respuesta",
     "plain text": "texto",
     "two answers": "dos respuestas",
-    "with system prompt": "con system",
+    "with system prompt": "con mensaje de sistema",
     "several turns": "varios turnos",
     "with tools": "con herramientas",
     "with weights": "con pesos",

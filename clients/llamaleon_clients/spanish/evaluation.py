@@ -5,7 +5,7 @@ from __future__ import annotations
 SENTENCES: dict[str, str] = {
     "perplexity": "perplejidad",
     "liked answer likelier": "la preferida es más probable",
-    "accuracy": "aciertos",
+    "accuracy": "exactitud",
     "macro F1": "F1 macro",
     "equal as JSON": "mismo JSON",
     "field F1": "F1 por campos",
@@ -43,7 +43,7 @@ HELP: dict[str, str] = {
     "Measure once more with so many examples in the prompt.": (
         "Mide otra vez con tantos ejemplos en la pregunta."
     ),
-    "File with the examples.": "Archivo con los ejemplos.",
+    "File with the examples.": "Fichero con los ejemplos.",
     "what the adapter was trained on": "aquello con lo que se entrenó el adaptador",
     "Only these, separated by commas.": "Solo estas, separadas por comas.",
     "all that fit": "todas las que procedan",
@@ -62,5 +62,5 @@ HELP: dict[str, str] = {
     "the newest": "el más reciente",
     "Where to save it.": "Dónde guardarlo.",
     "report-JOB.html here": "report-TRABAJO.html aquí",
-    "Open it in the browser as well.": "Ábrelo también en el navegador.",
+    "Open it in the browser as well.": "Lo abre también en el navegador.",
 }

@@ -31,7 +31,7 @@ SENTENCES: dict[str, str] = {
     "a project's name, or its settings": "el nombre de un proyecto, o sus ajustes",
     # ------------------------------------------------------------ Axolotl
     "line {line}: `{key}` is not honoured: {reason}.": "línea {line}: `{key}` no se aplica: {reason}.",
-    "epochs are whole; {count} are trained": "las pasadas son enteras; se entrenan {count}",
+    "epochs are whole; {count} are trained": "las épocas son enteras; se entrenan {count}",
     "{value} is not among {known}": "{value} no está entre {known}",
     "{kind} is not among {known}.": "{kind} no está entre {known}.",
     "prompts are read, never learnt; rows of `text` are learnt whole": (

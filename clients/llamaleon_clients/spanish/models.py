@@ -7,6 +7,7 @@ SENTENCES: dict[str, str] = {
         "--model registra un modelo entero: --base y --replace son de los adaptadores."
     ),
     "--projector belongs to a --model.": "--projector acompaña a --model.",
+    "{name} is there already; --replace takes its place.": "{name} ya existe; --replace lo sustituye.",
     "Serving {name}.": "{name} ya se sirve.",
     "NAME": "NOMBRE",
     "KIND": "CLASE",

@@ -9,6 +9,10 @@ SENTENCES: dict[str, str] = {
     "no server answers at {url} ({reason}). Start one with `llamaleon serve`.": (
         "ningún servidor responde en {url} ({reason}). Arranque uno con `llamaleon serve`."
     ),
+    "{url} is no server's address: write it as http://HOST:PORT.": (
+        "{url} no es la dirección de un servidor: escríbala como http://MÁQUINA:PUERTO."
+    ),
+    "The API key has characters that no key has.": "La clave tiene caracteres que ninguna clave tiene.",
     "timed out": "se agotó el tiempo de espera",
     "{path} is not a Llamaleon answer; another program listens there": (
         "{path} no es una respuesta de Llamaleon; ahí escucha otro programa"
@@ -133,7 +137,7 @@ HELP: dict[str, str] = {
     "One key that may do everything, beside `llamaleon keys`.": (
         "Una clave que puede hacerlo todo, además de `llamaleon keys`."
     ),
-    "Listen to a network without any key.": "Escucha a una red sin ninguna clave.",
+    "Listen to a network without any key.": "Escucha en la red sin ninguna clave.",
     "Name that this server is reached under. Repeatable.": "Nombre con el que se llega aquí. Repetible.",
     "Site whose pages may use the server; * for all. Repeatable.": (
         "Sitio cuyas páginas pueden usar el servidor; * para todos. Repetible."

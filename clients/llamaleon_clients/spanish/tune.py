@@ -17,7 +17,7 @@ SENTENCES: dict[str, str] = {
         "{path} has a search that was begun with other ranges or another seed: give those again, or another "
         "--study."
     ): (
-        "{path} tiene una búsqueda que empezó con otros intervalos u otra semilla: délos de nuevo, u otro "
+        "{path} tiene una búsqueda que empezó con otros intervalos u otra semilla: delos de nuevo, u otro "
         "--study."
     ),
     "trial {number}: {settings}": "ensayo {number}: {settings}",

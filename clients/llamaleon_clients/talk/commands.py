@@ -54,9 +54,8 @@ def run(conversation: Conversation, line: str) -> str:
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(name)
     if command is None:
-        raise Unusable(
-            say("There is no {name}. Commands: {commands}.", name=name, commands=", ".join(COMMANDS))
-        )
+        known = ", ".join((*COMMANDS, LEAVE[0]))
+        raise Unusable(say("There is no {name}. Commands: {commands}.", name=name, commands=known))
     return command(conversation, rest.strip())
 
 

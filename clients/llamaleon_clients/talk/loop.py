@@ -101,19 +101,24 @@ class _Completer:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._found: list[str] = []
 
     def complete(self, text: str, state: int) -> str | None:
+        """readline asks with `state` 0, 1, ... until there is no more: the server is asked once."""
         import readline
 
-        line = readline.get_line_buffer()
-        if line.startswith(("/model ", "/load ", "/adapter ")):
-            try:
-                names = [entry["id"] for entry in self._conversation.client.models()]
-            except ClientError:
-                return None
-            if line.startswith("/adapter "):
-                names = [name.partition("+")[2] for name in names if "+" in name]
-        else:
-            names = [name for name in (*commands.COMMANDS, "/bye") if line.startswith("/")]
-        found = [name for name in names if name.startswith(text)]
-        return found[state] if state < len(found) else None
+        if state == 0:
+            names = self._names(readline.get_line_buffer())
+            self._found = [name for name in names if name.startswith(text)]
+        return self._found[state] if state < len(self._found) else None
+
+    def _names(self, line: str) -> list[str]:
+        if not line.startswith(("/model ", "/load ", "/adapter ")):
+            return [name for name in (*commands.COMMANDS, "/bye") if line.startswith("/")]
+        try:
+            names = [str(entry["id"]) for entry in self._conversation.client.models()]
+        except ClientError:
+            return []
+        if line.startswith("/adapter "):
+            names = [name.partition("+")[2] for name in names if "+" in name]
+        return names

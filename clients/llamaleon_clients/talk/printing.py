@@ -21,14 +21,14 @@ class Printer:
     is not in memory takes its time.
     """
 
-    def __init__(self, *, thinking: bool = True) -> None:
+    def __init__(self) -> None:
         self.begun = False
-        self._colours = sys.stdout.isatty()
-        self._show_thinking = thinking and self._colours  # in a pipe only the answer is wanted
+        self._show_thinking = sys.stdout.isatty()  # in a pipe only the answer is wanted
         self._kind = "text"
         terminal = Console(stderr=True)
-        self._waiting = terminal.status("") if self._colours and terminal.is_terminal else None
-        able = self._colours and not terminal.is_dumb_terminal
+        self._waiting = terminal.status("") if self._show_thinking and terminal.is_terminal else None
+        able = self._show_thinking and not terminal.is_dumb_terminal
+        self._dim, self._plain = (DIM, PLAIN) if able else ("", "")
         self._wrapped = Wrapped(shutil.get_terminal_size().columns) if able else None
 
     def __enter__(self) -> Self:
@@ -52,14 +52,14 @@ class Printer:
         self._begin()
         self.begun = True
         if kind != self._kind:
-            self._write(DIM if kind == "thinking" else PLAIN)
+            self._write(self._dim if kind == "thinking" else self._plain)
             self._kind = kind
             if kind == "text":
                 piece = "\n\n" + piece.lstrip("\n")
         self._write(piece if self._wrapped is None else self._wrapped.piece(piece))
 
     def end(self) -> None:
-        self._write(f"{PLAIN}\n" if self._kind == "thinking" else "\n")
+        self._write(f"{self._plain}\n" if self._kind == "thinking" else "\n")
 
     @staticmethod
     def _write(text: str) -> None:

@@ -88,6 +88,16 @@ def test_a_missing_gguf_path_is_named(llamaleon: Llamaleon, server: FakeServer) 
     assert "nowhere/model.gguf does not exist" in result.stderr
 
 
+def test_a_file_of_the_hub_is_a_name(llamaleon: Llamaleon, server: FakeServer) -> None:
+    """`pull OWNER/REPO/FILE.gguf` serves it under that name."""
+    server.models["org/repo/a.gguf"] = {"id": "org/repo/a.gguf", "parent": None}
+    for command in ("chat", "run"):
+        assert llamaleon(command, "org/repo/a.gguf", "Hola", "--url", server.url).exit_code == 0
+
+    result = llamaleon("chat", "org/repo/b.gguf", "Hola", "--url", server.url)
+    assert "The model file org/repo/b.gguf does not exist" in result.stderr
+
+
 def test_conversation_remembers_and_clears(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     with Client(server.url) as client:
         conversation = Conversation(client, "nano", "Sé breve")

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.unit.clients.fake_server import FakeServer
 
 COMMAND = "import sys; from llamaleon_clients.cli import main; sys.argv[0] = 'llamaleon'; main()"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Terminal:

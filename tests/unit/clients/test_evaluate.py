@@ -55,7 +55,7 @@ class Evaluating(FakeServer):
         return StreamingResponse(events(), media_type="text/event-stream")
 
     async def report(self, request: Request) -> Response:
-        return HTMLResponse(f"<p>¡{request.path_params['job']}!</p>")
+        return HTMLResponse(f"<p>¡{request.path_params['job']}! {request.query_params['lang']}</p>")
 
     async def remove(self, request: Request) -> Response:
         self.requests.append(("DELETE", "file", request.path_params["file"]))
@@ -127,12 +127,20 @@ def test_a_file_that_is_not_there(llamaleon: Llamaleon, evaluating: Evaluating) 
     assert evaluating.requests == []
 
 
-def test_the_report_is_saved(llamaleon: Llamaleon, evaluating: Evaluating, tmp_path: Path) -> None:
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_the_report_is_saved_in_the_users_language(
+    llamaleon: Llamaleon,
+    evaluating: Evaluating,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+) -> None:
+    monkeypatch.setenv("LLAMALEON_LANG", language)
     evaluating.jobs["ftjob-7"] = {"id": "ftjob-7", "status": "succeeded"}
     path = tmp_path / "informe.html"
     result = llamaleon("report", "ftjob-7", "-o", str(path), "--url", evaluating.url)
     assert result.exit_code == 0, result.output
-    assert path.read_text("utf-8") == "<p>¡ftjob-7!</p>"
+    assert path.read_text("utf-8") == f"<p>¡ftjob-7! {language}</p>"
     assert str(path) in result.stdout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,10 +105,15 @@ def test_only_a_llamaleon_server_is_stopped(home: Path) -> None:
         local.stop(local.Running("http://127.0.0.1:1", os.getpid()))
 
 
-def test_a_stale_record_is_no_server(home: Path) -> None:
+def test_a_stale_record_is_no_server(home: Path, server: FakeServer) -> None:
     home.mkdir()
     (home / "server.json").write_text(json.dumps({"pid": os.getpid(), "url": "http://127.0.0.1:9"}))
     assert local.find(home) is None
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(60)
+    (home / "server.json").write_text(json.dumps({"pid": gone.pid, "url": server.url}))
+    assert local.find(home) is None, "another home's server listens there now"
 
     (home / "server.json").write_text('{"pid": ')
     assert local.find(home) is None

@@ -55,7 +55,10 @@ def test_names_are_completed_and_no_server_is_started(
 ) -> None:
     assert model_names("n") == []
     assert not home.exists()
-    monkeypatch.setattr(local, "find", lambda _: local.Running(server.url, None))
+    monkeypatch.setenv("LLAMALEON_URL", server.url)
+    assert model_names("n") == ["nano"]
+    monkeypatch.delenv("LLAMALEON_URL")
+    monkeypatch.setattr(local, "find", lambda *_, **more: local.Running(server.url, None))
     assert model_names("n") == ["nano"]
     assert model_names("z") == []
 

@@ -72,6 +72,22 @@ def test_the_shipped_rows_read_and_do_not_overlap() -> None:
     assert all(is_valid_json(example.expected, example.expected) for example in train + heldout)
 
 
+def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = '{"messages": [{"role": "user", "content": "a\u2028b\u0085"}, {"content": "sí"}]}'
+    path.write_text(f"{row}\r\n\n{row}\n", "utf-8")
+
+    assert [one.question for one in read_examples(path)] == ["a\u2028b\u0085"] * 2
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="Is a directory"):
+        read_examples(tmp_path)
+    (tmp_path / "rows.jsonl").write_bytes(b"\xff")
+    with pytest.raises(BadInput, match="line 1"):
+        read_examples(tmp_path / "rows.jsonl")
+
+
 def test_a_bad_row_is_named_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "a"}, {"content": "b"}]}\n{"messages": []}\n')

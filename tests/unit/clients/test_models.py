@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from tests.unit.clients.conftest import Llamaleon
-from tests.unit.clients.fake_server import FakeServer
+from tests.unit.clients.fake_server import FakeServer, error, running
 
 
 @pytest.fixture
@@ -60,6 +62,17 @@ def test_add_a_whole_model(llamaleon: Llamaleon, server: FakeServer, poet: Path)
 
     assert result.stdout == "Serving grande.\n"
     assert server.requests == [("POST", "base", {"path": str(poet), "name": "grande"})]
+
+
+def test_a_name_that_is_taken_says_what_replaces_it(llamaleon: Llamaleon, tmp_path: Path) -> None:
+    class Taken(FakeServer):
+        async def load_adapter(self, request: Request) -> Response:
+            return error(400, "It is loaded. To load it in place, set 'load_inplace' to True.")
+
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with running(Taken()) as server:
+        result = llamaleon("add", "poeta", str(tmp_path / "a.gguf"), "--url", server.url)
+    assert result.stderr == "Error: poeta is there already; --replace takes its place.\n"
 
 
 def test_add_needs_a_file(llamaleon: Llamaleon, server: FakeServer) -> None:

@@ -136,6 +136,16 @@ def test_in_a_terminal_of_80_columns_nothing_is_cut_off(monkeypatch: pytest.Monk
     assert text.count("143") == 2
 
 
+def test_a_narrow_terminal_breaks_lines_and_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(width=30, force_terminal=True, no_color=True, highlight=False, record=True)
+    monkeypatch.setattr(residents, "wide_console", lambda: terminal)
+    residents.print_residents([resident()])
+    lines = terminal.export_text().splitlines()
+    assert lines[0].split()[:4] == ["MODEL", "STATE", "MEMORY", "RUNNING"]
+    assert lines[1].split()[0] == resident()["name"]
+    assert max(len(line) for line in lines[2:]) <= 30
+
+
 def test_json_gives_all(llamaleon: Llamaleon, server: FakeServer) -> None:
     server.residents = [resident()]
     answer = json.loads(llamaleon("ps", "--json", "--url", server.url).stdout)

@@ -6,7 +6,9 @@ import inspect
 from pathlib import Path
 
 import pytest
-from tests.unit.clients.fake_server import FakeServer, event
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from tests.unit.clients.fake_server import FakeServer, event, running
 
 from llamaleon_clients.errors import BadInput, ServerRefused, ServerUnreachable
 from llamaleon_clients.measure import Example
@@ -107,6 +109,19 @@ def test_refusals_carry_the_servers_words(server: FakeServer, tmp_path: Path) ->
             client.training.create(tmp_path / "falta.jsonl", base="nano", name="a")
     with Llamaleon("http://127.0.0.1:9") as nobody, pytest.raises(ServerUnreachable, match="127"):
         nobody.models.list()
+
+
+class Elsewhere(FakeServer):
+    async def list_models(self, request: Request) -> Response:
+        return JSONResponse({"models": ["not", "ours"]})
+
+
+def test_another_program_at_the_url_is_told() -> None:
+    with running(Elsewhere()) as other, Llamaleon(other.url) as client:
+        with pytest.raises(ServerUnreachable, match="not Llamaleon's"):
+            client.models.list()
+        with pytest.raises(ServerUnreachable, match="not Llamaleon's"):
+            client.adapters.list()
 
 
 def test_a_key_is_sent(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,10 @@ def test_thinking_is_dimmed_at_a_terminal_and_left_out_of_a_pipe(
 
     assert printed() == "\n\nSí.\n"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     assert printed() == "\x1b[2mHm...\x1b[0m\n\nSí.\n"
+    monkeypatch.setattr("rich.console.Console.is_dumb_terminal", True)
+    assert printed() == "Hm...\n\nSí.\n"
 
 
 def test_run_takes_a_model_that_is_here(llamaleon: Llamaleon, server: FakeServer) -> None:

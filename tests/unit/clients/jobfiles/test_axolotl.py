@@ -206,6 +206,12 @@ def test_every_key_of_the_customer_is_honoured_or_named(tmp_path: Path, key: str
         ({"num_epochs": 0}, "`num_epochs`: a number above 0 is needed, not 0"),
         ({"val_set_size": "much"}, "`val_set_size`: a number from 0"),
         ({"micro_batch_size": "x"}, "`micro_batch_size`: a number above 0"),
+        ({"num_epochs": float("inf")}, "`num_epochs`: a number above 0"),
+        ({"adapter": ["lora"]}, "`adapter`: a full fine-tune"),
+        (
+            {"datasets": [{"path": "datos.jsonl", "type": "chat_template", "roles": ["user"]}]},
+            "`datasets[0].roles`: a list of `key: value` lines is needed",
+        ),
     ],
 )
 def test_errors_name_key_and_line(tmp_path: Path, more: dict[str, Any], said: str) -> None:

@@ -123,12 +123,12 @@ def test_pretraining_texts(tmp_path: Path) -> None:
                     "field_instruction": "q",
                     "field_output": "a",
                     "format": "P: {instruction} {input}\nR: ",
-                    "no_input_format": "P: {instruction}\nR: ",
+                    "no_input_format": "P: {instruction}\nR: } { {{}} {0}",
                     "system_prompt": "Breve. ",
                 }
             },
             {"q": "¿{x}?", "a": "sí"},
-            {"prompt": "Breve. P: ¿{x}?\nR: ", "completion": "sí"},
+            {"prompt": "Breve. P: ¿{x}?\nR: } { {} {0}", "completion": "sí"},
         ),
     ],
 )

@@ -96,6 +96,8 @@ def test_what_flags_become(line: str, expected: dict[str, Any]) -> None:
         (BASE + "--lora_r --seed 1", "--lora_r needs a value"),
         (BASE + "--lora_r x", "--lora_r needs a whole number, not x"),
         (BASE + "--learning_rate x", "--learning_rate needs a number, not x"),
+        (BASE + "--num_train_epochs nan", "--num_train_epochs needs a number, not nan"),
+        (BASE + "--eval_steps inf", "--eval_steps needs a number, not inf"),
         (BASE + "--tf32=maybe", "--tf32 is true or false, not maybe"),
         (BASE + "--method full", "--method is lora or qlora, not full"),
         (BASE + "--text_field a --text_template '{b}'", "not both"),
