@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
-from .errors import BadJob
+from .errors import BadJob, JobFailed
 from .job import JobSpec
 from .lora import load_lora, save_lora
 
@@ -29,7 +31,6 @@ class Progress(Struct):
 
     step: int = 0
     trained_tokens: int = 0
-    seconds: float = 0.0
     micro_batch_size: int | None = None
     metrics: dict[str, float] = {}  # the newest train_loss, train_accuracy, valid_loss, valid_accuracy
     best_step: int | None = None  # of the lowest held-out loss at a checkpoint
@@ -52,23 +53,24 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         objective: dict[str, torch.Tensor],
         progress: Progress,
-    ) -> Path:
-        final = self.path(progress.step)
-        temporary = self._directory / f".step-{progress.step}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        save_lora(wrapped, temporary)
+    ) -> None:
+        """Raises: JobFailed if it cannot be written; earlier ones stay."""
         state = {
             "optimizer": optimizer.state_dict(),
             "objective": objective,
             "progress": msgspec.to_builtins(progress),
             "spec": self._spec,
         }
-        torch.save(state, temporary / STATE)
-        _sync(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        try:
+            with whole_directory(self.path(progress.step)) as directory:
+                save_lora(wrapped, directory)
+                with (directory / STATE).open("wb") as file:
+                    torch.save(state, file)
+        except Exception as error:
+            # torch has its own words for a write that failed; the system's are in the context.
+            why = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise JobFailed(f"the checkpoint of step {progress.step} cannot be written: {why}") from error
         self._forget(progress)
-        return final
 
     def restore_newest(
         self, wrapped: Any, optimizer: torch.optim.Optimizer
@@ -80,12 +82,13 @@ class Checkpoints:
             BadJob: the checkpoint belongs to another spec.
         """
         for unfinished in self._directory.glob(".step-*.tmp"):
-            shutil.rmtree(unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)  # each of several ranks tries
         step = self.newest_step()
         if step is None:
             return Progress(), {}
         newest = self.path(step)
-        state = torch.load(newest / STATE, weights_only=True)
+        # Through the CPU: what was trained on a GPU may go on without one, or on another rank's.
+        state = torch.load(newest / STATE, weights_only=True, map_location="cpu")
         changed = [name for name, value in self._spec.items() if state["spec"].get(name) != value]
         if changed:
             raise BadJob(
@@ -120,7 +123,21 @@ def _fixed_fields(spec: JobSpec) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in FREE_FIELDS}
 
 
-def _sync(directory: Path) -> None:
-    for path in directory.iterdir():
-        with path.open("r+b") as file:  # Windows syncs only what may be written
-            os.fsync(file.fileno())
+@contextmanager
+def whole_directory(final: Path) -> Iterator[Path]:
+    """A directory to fill, which takes the place of `final`, synced, when the block ends well.
+
+    Else it is removed: on a full disk that makes room to say so.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            with path.open("r+b") as file:  # Windows syncs only what may be written
+                os.fsync(file.fileno())
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)

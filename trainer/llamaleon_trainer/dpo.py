@@ -3,6 +3,9 @@
 The reference is the model as the job begins with it, and no second one in memory: the base with the adapter
 switched off; or, where training goes on from an adapter, that model before its first step. What it thinks of
 a row never changes, so it is asked once a row; checkpoints keep the answers.
+
+Asked when a row comes up, or all before the first step: where training goes on from an adapter, which is gone
+after it; and where processes gather each other's weights, for then none may compute more than the others.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class DirectPreference:
         self._beta = spec.dpo_beta
         self._smoothing = spec.label_smoothing
         self._continued = spec.init_adapter is not None
+        self._ahead = self._continued or spec.sharding != "none"
         self._reference = torch.full((pairs, 2), torch.nan)  # chosen, rejected: nats; by the pairs' index
 
     def score(self, items: Sequence[Item]) -> tuple[torch.Tensor, Sums]:
@@ -68,8 +72,7 @@ class DirectPreference:
         self._reference = state.get("reference", self._reference)
 
     def before_training(self, items: Sequence[Item]) -> None:
-        """Where training goes on from an adapter the reference is gone after the first step: ask it all."""
-        if self._continued:
+        if self._ahead:
             self._ask_reference(items)
 
     @torch.no_grad()

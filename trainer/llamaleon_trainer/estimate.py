@@ -2,14 +2,14 @@
 
 Memory is counted: weights, adapter and optimizer state, and what the longest pass keeps for its backward
 pass. Time is work over speed: matrix products, numbers that pass through the layers' other operations, and
-layers started; what each of the three costs here is learnt from the jobs that ran (speeds.py).
+layers started; what each of the three costs here is learnt from the jobs that ran (speeds.py). Rows go into
+steps and passes as they do in the job (order.py).
 """
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,14 +19,18 @@ from llamaleon_convert.header import Header
 
 from .base.choice import full_bytes, packed_bytes
 from .job import JobSpec
+from .order import PICKS_MULTIPLE, Lengths, cut, epoch_order, padded, rounded
 
-# As batches.py has them: rows are sorted among so many batches, and padded to whole multiples.
-WINDOW_BATCHES, WIDTH_MULTIPLE = 16, 32
 EVALUATIONS = 10
 COUNTED = 0.5  # of a row's tokens, where only lengths are known
+SHORT_JOB_STEPS = 10  # below, trying passes first would take a good part of the job
+TRIED_BATCHES = 4  # what trying takes: one batch three times, and two rows
 FLOAT = 4  # bytes
 # Python, torch, transformers and peft in a process. What a context takes of a GPU is not counted.
-RUNTIME_BYTES = {"cpu": 560 << 20, "cuda": 0}
+RUNTIME_BYTES = {"cpu": 420 << 20, "cuda": 0}
+# What a pass occupies over what it holds: passes of other widths leave holes in the C library's heap (1.2 to
+# 1.9 times was seen). To return them at once (M_MMAP_THRESHOLD of 256 KiB) took a quarter more of the CPU.
+HOLES = {"cpu": 1.5, "cuda": 1.0}
 # Numbers that a block keeps for each token, in units of its widths, beside keys and values: the inputs of
 # norms and of the LoRA layers, queries, attention's output and the products of the MLP. Counted in
 # transformers' Llama, which every family resembles.
@@ -58,6 +62,7 @@ class Speed(Struct, frozen=True):
     per_layer: float  # a block's forward and backward pass, however little goes through
     load_bytes_per_s: float = 3e8  # of a base's full weights, into memory
     basis: str = "measured"
+    start_s: float = STARTUP_S  # of the process, beside the base's weights
 
     def seconds(self, work: Work) -> float:
         return self.per_flop * work.flops + self.per_number * work.numbers + self.per_layer * work.layers
@@ -69,6 +74,7 @@ class Speed(Struct, frozen=True):
             self.per_layer * factor,
             self.load_bytes_per_s,
             basis,
+            self.start_s,
         )
 
 
@@ -166,7 +172,8 @@ def pass_work(shape: Shape, rows: Sequence[int], counted: float, *, trained: boo
     # Causal: each token sees half of its row, twice (scores, then values).
     products += 2.0 * shape.layers * shape.attention * sum(row * row for row in rows)
     adapter = 2.0 * shape.lora * tokens
-    head = 2.0 * shape.vocabulary * shape.hidden * counted
+    picked = math.ceil(counted / PICKS_MULTIPLE) * PICKS_MULTIPLE
+    head = 2.0 * shape.vocabulary * shape.hidden * picked
     numbers = float(tokens * shape.kept * shape.layers)
     if not trained:
         return Work(products + adapter + head, numbers / 3, shape.layers / 3)
@@ -176,39 +183,9 @@ def pass_work(shape: Shape, rows: Sequence[int], counted: float, *, trained: boo
     return Work(flops, numbers * (1 + again / 3), shape.layers * (1 + again / 3))
 
 
-def passes(
-    lengths: Sequence[int], spec: JobSpec, rows_per_pass: int, *, seed: int = 0
-) -> Iterator[list[int]]:
-    """The rows of each pass of one epoch, with their padding: like the trainer's, if not the same ones."""
-    order = list(lengths)
-    random.Random(seed).shuffle(order)
-    window = WINDOW_BATCHES * spec.batch_size if spec.group_by_length else 1
-    order = [
-        length for start in range(0, len(order), window) for length in sorted(order[start : start + window])
-    ]
-    budget = rows_per_pass * max(lengths)
-    for start in range(0, len(order), spec.batch_size):
-        batch = order[start : start + spec.batch_size]
-        if spec.packing:
-            yield from _packed(batch, budget)
-            continue
-        for first in range(0, len(batch), rows_per_pass):
-            piece = batch[first : first + rows_per_pass]
-            yield [rounded(max(piece))] * len(piece)
-
-
-def _packed(batch: Sequence[int], budget: int) -> Iterator[list[int]]:
-    piece: list[int] = []
-    for length in batch:
-        if piece and sum(piece) + length > budget:
-            yield piece
-            piece = []
-        piece.append(length)
-    yield piece
-
-
-def rounded(width: int) -> int:
-    return math.ceil(width / WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+def asked_ahead(spec: JobSpec) -> bool:
+    """Whether a job asks what it starts from about all pairs before its first step (see dpo.py)."""
+    return spec.method == "dpo" and (spec.init_adapter is not None or spec.sharding != "none")
 
 
 def pass_bytes(shape: Shape, spec: JobSpec, tokens: int, device: str = "cpu") -> int:
@@ -218,12 +195,15 @@ def pass_bytes(shape: Shape, spec: JobSpec, tokens: int, device: str = "cpu") ->
         per_token = shape.layers * shape.hidden + shape.kept
     # Beside what is kept, one block's gradients.
     kept = FLOAT * tokens * (per_token + shape.kept)
-    return kept + head_bytes(shape, device) + FLOAT * 4 * tokens * shape.hidden
+    return kept + head_bytes(shape, spec, device) + FLOAT * 4 * tokens * shape.hidden
 
 
-def head_bytes(shape: Shape, device: str) -> int:
-    """Logits of a part and their gradient; a small vocabulary's pass has no more than these tokens."""
-    return 2 * FLOAT * min(HEAD_CHUNK[device], CPU_PASS_TOKENS * shape.vocabulary)
+def head_bytes(shape: Shape, spec: JobSpec, device: str) -> int:
+    """Logits of a part, which their gradient replaces; a small vocabulary's pass has no more than these
+    tokens. Narrow products have both once more, in two bytes.
+    """
+    logits = min(HEAD_CHUNK[device], round(COUNTED * CPU_PASS_TOKENS) * shape.vocabulary)
+    return FLOAT * logits * (1 if spec.precision == "float32" else 2)
 
 
 def fixed_bytes(base: Header, shape: Shape, spec: JobSpec, device: str = "cpu") -> int:
@@ -247,28 +227,24 @@ def _nf4_bytes(base: Header, weight_bytes: int) -> int:
     return round(total)
 
 
-def rows_that_fit(shape: Shape, spec: JobSpec, longest: int, free_bytes: float, device: str = "cpu") -> int:
-    """Most rows of the longest length whose pass fits into `free_bytes`; at least one."""
-    rows = spec.batch_size
-    while rows > 1 and pass_bytes(shape, spec, rows * rounded(longest), device) > free_bytes:
-        rows = (rows + 1) // 2
-    return rows
-
-
 def estimate(
     base: Header,
     spec: JobSpec,
-    lengths: Sequence[int],
+    lengths: Sequence[int | Lengths],
     speed: Speed | None = None,
     *,
-    valid_lengths: Sequence[int] = (),
+    valid_lengths: Sequence[int | Lengths] = (),
+    counted: float = COUNTED,
     device: str = "cpu",
     rows_per_pass: int | None = None,
 ) -> Estimate:
     """What the job will take, from the header of its base and the lengths of its rows in tokens.
 
     Args:
+        lengths: of the rows to train on; of preference rows those of both answers, each with its prompt.
         speed: of this machine, better of this base on it (`speeds.read`); None guesses.
+        valid_lengths: of the rows held out.
+        counted: the share of the tokens whose prediction counts.
         device: "cpu" or "cuda".
         rows_per_pass: None: the job's, or what the trainer would choose with plenty of memory.
 
@@ -276,33 +252,82 @@ def estimate(
     """
     if not lengths:
         raise ValueError("no rows: nothing to estimate")
-    capped = [min(length, spec.max_sequence_tokens) for length in lengths]
+    train, valid = ([_read(row, spec) for row in rows] for rows in (lengths, valid_lengths))
     shape, speed = shape_of(base, spec), speed or GUESS
-    rows = rows_per_pass or spec.micro_batch_size or default_rows(max(capped), spec.batch_size, device)
-    epoch, longest = Work(), 0
-    for piece in passes(capped, spec, rows):
-        work = pass_work(
-            shape, piece, COUNTED * sum(piece), trained=True, recomputed=spec.gradient_checkpointing
-        )
-        epoch, longest = epoch.plus(work), max(longest, sum(piece))
-    steps_per_epoch = math.ceil(len(capped) / spec.batch_size)
-    steps = min(steps_per_epoch * spec.epochs, spec.max_steps or steps_per_epoch * spec.epochs)
-    share = steps / steps_per_epoch
-    total = Work().plus(epoch, share / spec.processes)
-    if valid_lengths:
-        total = total.plus(
-            pass_work(shape, valid_lengths, COUNTED * sum(valid_lengths), trained=False, recomputed=False),
-            evaluations(spec, steps),
-        )
-    weights = fixed_bytes(base, shape, spec, device)
+    largest = max(max(row) * len(row) for row in (*train, *valid))
+    rows = rows_per_pass or spec.micro_batch_size or default_rows(largest, spec.batch_size, device)
+    rows = min(rows, spec.batch_size)
+    reckoned = Reckoning(shape, spec, counted, rows * largest)
+    batches = reckoned.batches(train)
+    steps = len(batches) * spec.epochs
+    steps = min(steps, spec.max_steps or steps)
+    epochs = steps / len(batches)
+    work = reckoned.job(batches, valid, steps)
+    if steps >= SHORT_JOB_STEPS:
+        work = work.plus(reckoned.work(batches), TRIED_BATCHES / len(batches))
+    passing = pass_bytes(shape, spec, max(map(reckoned.largest, batches)), device)
     return Estimate(
-        memory_bytes=weights + pass_bytes(shape, spec, longest, device),
-        seconds=speed.seconds(total) + STARTUP_S + full_bytes(base, FLOAT) / speed.load_bytes_per_s,
+        memory_bytes=fixed_bytes(base, shape, spec, device) + round(HOLES[device] * passing),
+        seconds=speed.start_s + loading_seconds(base, speed) + speed.seconds(work) / spec.processes,
         steps=steps,
-        tokens=round(sum(capped) * share),
+        tokens=round(sum(map(sum, train)) * epochs),
         basis=speed.basis,
         rows_per_pass=rows,
     )
+
+
+def _read(row: int | Lengths, spec: JobSpec) -> Lengths:
+    """What the model reads of a row: up to its limit, and not the last token, which is only predicted."""
+    lengths = (row,) if isinstance(row, int) else row
+    return tuple(max(1, min(length, spec.max_sequence_tokens) - 1) for length in lengths)
+
+
+class Reckoning(NamedTuple):
+    """The passes of a job, of at most `budget` tokens each, `counted` of which are predicted (a share)."""
+
+    shape: Shape
+    spec: JobSpec
+    counted: float
+    budget: int
+
+    def batches(self, rows: Sequence[Lengths]) -> list[list[Lengths]]:
+        """Of the first epoch; the others differ by chance."""
+        spec = self.spec
+        order = epoch_order(rows, spec.batch_size, spec.seed, 0, by_length=spec.group_by_length)
+        return [[rows[place] for place in batch] for batch in order]
+
+    def job(self, batches: Sequence[Sequence[Lengths]], valid: Sequence[Lengths], steps: int) -> Work:
+        """Of so many steps, of the looks at the held-out rows, and of what the reference reads of pairs."""
+        epochs, looks = steps / len(batches), evaluations(self.spec, steps)
+        total = Work().plus(self.work(batches), epochs)
+        if self.spec.method == "dpo":
+            read = 1.0 if asked_ahead(self.spec) else min(1.0, epochs)
+            total, looks = total.plus(self.work(batches, trained=False), read), looks + 1
+        return total.plus(self.work([sorted(valid, key=max)], trained=False), looks)
+
+    def work(self, batches: Iterable[Sequence[Lengths]], *, trained: bool = True) -> Work:
+        total = Work()
+        for batch in batches:
+            for rows in self._cut(batch):
+                counted = self.counted * sum(map(sum, rows))
+                width = padded(rows, packed=self.spec.packing)
+                recomputed = self.spec.gradient_checkpointing
+                one = pass_work(self.shape, width, counted, trained=trained, recomputed=recomputed)
+                total = total.plus(one)
+        return total
+
+    def largest(self, batch: Sequence[Lengths]) -> int:
+        """Tokens of the batch's largest pass, padding included."""
+        return max(sum(padded(rows, packed=self.spec.packing)) for rows in self._cut(batch))
+
+    def _cut(self, batch: Sequence[Lengths]) -> Iterable[Sequence[Lengths]]:
+        most = self.spec.micro_batch_size or len(batch)
+        for part in cut(batch, self.budget, most=most, packed=self.spec.packing):
+            yield batch[part]
+
+
+def loading_seconds(base: Header, speed: Speed) -> float:
+    return full_bytes(base, FLOAT) / speed.load_bytes_per_s
 
 
 def evaluations(spec: JobSpec, steps: int) -> int:

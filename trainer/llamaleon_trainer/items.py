@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from .job import PreferenceRow, Row
+from .order import Lengths
 
 
 class Example(Struct, frozen=True):
@@ -53,13 +54,17 @@ class Preference(Struct, frozen=True):
 Item = Example | Preference
 
 
+def lengths(item: Item) -> Lengths:
+    return tuple(len(example.tokens) for example in item.sequences)
+
+
 def longest(item: Item) -> int:
     """Tokens of the item's longest sequence."""
-    return max(len(example.tokens) for example in item.sequences)
+    return max(lengths(item))
 
 
 def token_count(item: Item) -> int:
-    return sum(len(example.tokens) for example in item.sequences)
+    return sum(lengths(item))
 
 
 def example(row: Row, max_tokens: int) -> Example | None:

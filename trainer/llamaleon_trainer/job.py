@@ -141,7 +141,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
                   not_installed, diverged, internal)
 
     A trainer killed and started again goes on from its newest checkpoint: `started` comes again with
-    `resumed_from_step`, and `step` and `eval` events come again for the steps after it. The later one holds.
+    `resumed_from_step`, then that `checkpoint`, and `step` and `eval` events come again for the steps after
+    it. The later one holds.
     """
 
     type: str
@@ -153,12 +154,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, sync, rename: a reader sees the old file or the whole new one."""
     import os
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # others may write the same file
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_spec(job_dir: Path) -> JobSpec:

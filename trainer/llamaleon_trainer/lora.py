@@ -55,7 +55,7 @@ def save_lora(wrapped: Any, directory: Path) -> None:
 def load_lora(wrapped: Any, directory: Path) -> None:
     """Put saved LoRA weights into a model that has the same layers.
 
-    Raises: BadJob if a layer has no weights there, or weights there have no layer.
+    Raises: BadJob if a layer has no weights there, or of another shape, or weights there have no layer.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -64,6 +64,12 @@ def load_lora(wrapped: Any, directory: Path) -> None:
     own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     if missing := sorted(own.keys() - saved.keys()):
         raise BadJob(f"{directory} has no LoRA weights for {', '.join(missing[:3])}: it is of other layers")
+    for name, weights in own.items():
+        if weights.shape != saved[name].shape:
+            raise BadJob(
+                f"{directory}: {name} is {tuple(saved[name].shape)}, not {tuple(weights.shape)}: of another "
+                "rank, or of another base"
+            )
     result = set_peft_model_state_dict(wrapped, saved)
     if result.unexpected_keys:
         raise BadJob(f"{directory} has LoRA weights for other layers: {result.unexpected_keys[:3]}")

@@ -37,7 +37,8 @@ class Head(NamedTuple):
 
     def chunk_rows(self, hidden: torch.Tensor) -> int:
         vocab_size = int(getattr(self.module, "out_features", hidden.shape[-1]))
-        least = PACKED_CHUNK_ROWS if isinstance(self.module, PackedLinear) else 1
+        own = getattr(self.module, "base_layer", self.module)  # inside a LoRA, if there is one
+        least = PACKED_CHUNK_ROWS if isinstance(own, PackedLinear) else 1
         return max(least, CHUNK_ELEMENTS[hidden.device.type] // vocab_size)
 
     def finish(self, raw: torch.Tensor) -> torch.Tensor:

@@ -59,9 +59,12 @@ def write_logits(path: Path, logits: Iterable[NDArray[np.float32]]) -> None:
     """Write one array (n_tokens, n_vocab) a sequence, named "0", "1", ...; whole or not at all."""
     arrays: dict[str, Any] = {str(index): array for index, array in enumerate(logits)}
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,22 +10,24 @@ from typing import Any, NamedTuple
 
 import psutil
 import torch
+from msgspec.structs import replace
 
 from llamaleon_convert.header import read_header
 
 from . import estimate
 from .device import memory_bytes
-from .estimate import Shape, Speed, Work
+from .estimate import SHORT_JOB_STEPS, Shape, Speed, Work
 from .events import EventWriter
 from .inputs import Inputs
-from .items import Item, longest, token_count
+from .items import Item, lengths, longest, token_count
+from .job import JobSpec
 from .lr_finder import find_learning_rate
+from .order import padded
 from .speeds import find_speed, note_speed, speeds_path
 from .train import Trainer
 
 USABLE = {"cpu": 0.7, "cuda": 0.9}  # share of the free memory that passes may take
 TIMED_PASSES = 2
-SHORT_JOB_STEPS = 10  # below, trying would take a good part of the job
 
 
 class Kept(NamedTuple):
@@ -49,6 +51,7 @@ def preflight(
         return
     device = trainer.computation.parameters[0].device
     began, before = psutil.Process().create_time(), memory_bytes(device)
+    started_s = time.time() - began
     tries = trainer.steps >= SHORT_JOB_STEPS
     trial = Trial(wrapped, trainer, inputs)
     # Ranks that gather each other's weights have them in what torch saves, for a moment.
@@ -60,10 +63,12 @@ def preflight(
     if tries:
         speed = trial.timed(speed)
         if trainer.ranks.is_main:
-            note_speed(path, inputs.spec, device.type, precision, speed)
+            learnt = replace(speed, start_s=_start_seconds(inputs.spec, speed, started_s))
+            note_speed(path, inputs.spec, device.type, precision, learnt)
+    passing = estimate.HOLES[device.type] * kept.bytes(trial.largest_pass())
     events.write(
         "estimate",
-        memory_bytes=round(before + trial.state_bytes() + kept.bytes(trial.largest_pass())),
+        memory_bytes=round(before + trial.state_bytes() + passing),
         seconds=time.time() - began + speed.seconds(trial.work()) / trainer.ranks.size,
         basis=speed.basis,
         steps=trainer.steps,
@@ -84,7 +89,7 @@ class Trial:
         self._spec = inputs.spec
         self._batches = trainer.batches(0)
         self._shape = _shape(wrapped, trainer, inputs)
-        self._longest = max(map(longest, inputs.train.examples))
+        self._longest = inputs.largest_row  # as `Passes` counts
 
     def kept(self) -> Kept:
         """From what a short and a long row keep: the tensors that torch saves for the backward pass."""
@@ -93,7 +98,7 @@ class Trial:
         per_token = (more - less) / (many - few) if many > few else more / many
         # Beside it, a block's gradients while they are computed, and the logits of a part.
         beside = 4 * self._shape.kept
-        head = estimate.head_bytes(self._shape, self._device.type)
+        head = estimate.head_bytes(self._shape, self._spec, self._device.type)
         return Kept(max(0.0, more - per_token * many) + head, per_token + beside)
 
     def reckoned(self) -> Kept:
@@ -105,7 +110,7 @@ class Trial:
         batch_size, kind = self._spec.batch_size, self._device.type
         rows = estimate.default_rows(self._longest, batch_size, kind)
         free = USABLE[kind] * (self._free() - self.state_bytes())
-        while rows > 1 and kept.bytes(rows * self._longest) > free:
+        while rows > 1 and estimate.HOLES[kind] * kept.bytes(rows * self._longest) > free:
             rows = (rows + 1) // 2
         if rows < batch_size:
             self._trainer.passes.limit = rows
@@ -123,12 +128,14 @@ class Trial:
     def work(self) -> Work:
         """Of all steps and evaluations of the job."""
         steps = self._trainer.steps
-        total = Work().plus(self._work(self._batches), steps / len(self._batches))
-        valid = self._inputs.valid.examples
-        if valid:
-            times = 0.0 + estimate.evaluations(self._spec, steps)
-            total = total.plus(self._work([sorted(valid, key=longest)], trained=False), times)
-        return total
+        epochs = steps / len(self._batches)
+        total = Work().plus(self._work(self._batches), epochs)
+        looks = estimate.evaluations(self._spec, steps)
+        if self._spec.method == "dpo" and not estimate.asked_ahead(self._spec):
+            total = total.plus(self._work(self._batches, trained=False), min(1.0, epochs))
+            looks += 1
+        valid = sorted(self._inputs.valid.examples, key=longest)
+        return total.plus(self._work([valid], trained=False), looks)
 
     def largest_pass(self) -> int:
         """Tokens of it, padding included."""
@@ -153,11 +160,8 @@ class Trial:
         """The rows of each pass of a batch with their padding, and how many of their tokens count."""
         found = []
         for piece in self._trainer.passes.cut(batch):
-            sequences = [sequence for item in piece for sequence in item.sequences]
-            lengths = [len(sequence.tokens) for sequence in sequences]
-            if not self._spec.packing:
-                lengths = [estimate.rounded(max(lengths))] * len(lengths)
-            found.append((lengths, sum(len(sequence.targets) for sequence in sequences)))
+            counted = sum(len(sequence.targets) for item in piece for sequence in item.sequences)
+            found.append((padded(list(map(lengths, piece)), packed=self._spec.packing), counted))
         return found
 
     def _run(self, batch: list[Item]) -> float:
@@ -172,7 +176,10 @@ class Trial:
         return seconds
 
     def _saved(self, items: list[Item]) -> tuple[int, int]:
-        """(tokens with padding, bytes that torch saves of their pass), model weights left out."""
+        """(tokens with padding, bytes that torch saves of their pass), model weights left out.
+
+        Every rank tries the same: of one item alone most would have nothing to do.
+        """
         known = {p.untyped_storage().data_ptr() for p in self._wrapped.parameters()}
         sizes: dict[int, int] = {}
 
@@ -183,7 +190,7 @@ class Trial:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            self._run(items)
+            self._run([item for item in items for _ in range(self._trainer.ranks.size)])
         return sum(sum(rows) for rows, _ in self._cut(items)), sum(sizes.values())
 
     def _free(self) -> int:
@@ -191,11 +198,18 @@ class Trial:
             torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(self._device)
             return free
-        return int(psutil.virtual_memory().available)
+        return int(psutil.virtual_memory().available) // self._trainer.ranks.size
 
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _start_seconds(spec: JobSpec, speed: Speed, started_s: float) -> float:
+    """Of `started_s`, what was not the reading of the base; as before where pairs were asked then, too."""
+    if estimate.asked_ahead(spec) or not Path(spec.base).is_file():
+        return speed.start_s
+    return max(0.0, started_s - estimate.loading_seconds(read_header(Path(spec.base)), speed))
 
 
 def _tokens(batch: Sequence[Item]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from .base.load import base_kl_limit, load_base
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, whole_directory
 from .device import Precision, choose_device, choose_precision, fast_products
 from .dpo import DirectPreference
 from .errors import BaseMismatch
@@ -95,7 +94,8 @@ def _as_training(wrapped: Any, scorer: Scorer, spec: JobSpec, packed: bool) -> I
     with ExitStack() as stack:
         stack.enter_context(fast_products(scorer.device, tf32=spec.tf32))
         stack.enter_context(scorer.noisy(spec.neftune_noise_alpha))
-        narrow = scorer.autocast and scorer.device.type == "cpu"  # a GPU has bfloat16 weights already
+        # A GPU has bfloat16 weights already, and weights that are split over processes exist in parts only.
+        narrow = scorer.autocast and scorer.device.type == "cpu" and spec.sharding == "none"
         stack.enter_context(fused(wrapped, narrow=narrow))
         if packed:
             stack.enter_context(packed_attention(scorer.model))
@@ -181,9 +181,6 @@ def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter, max_kl: float) -
 
 
 def _save(wrapped: Any, adapter: Path) -> None:
-    """The final PEFT directory: beside, then renamed, in place of what an earlier end may have left."""
-    temporary = adapter.with_name(".adapter.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    save_lora(wrapped, temporary)
-    shutil.rmtree(adapter, ignore_errors=True)
-    temporary.rename(adapter)
+    """The final PEFT directory, in place of what an earlier end may have left."""
+    with whole_directory(adapter) as directory:
+        save_lora(wrapped, directory)

@@ -126,6 +126,7 @@ def _array_records(text: str) -> Iterator[Record | Problem]:
 def _csv_records(text: str) -> Iterator[Record | Problem]:
     header = text.lstrip().split("\n", 1)[0]
     delimiter = max(CSV_DELIMITERS, key=header.count)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the whole process's: a cell may be a book
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     end = 0

@@ -23,15 +23,19 @@ class Scorer:
         self.model = model
         self.device = device
         self.autocast = autocast  # while training: proofs compute as exactly as the weights allow
-        config = model.config
-        self._head = Head(
-            model.get_output_embeddings(),
-            getattr(config, "logits_scaling", None),
-            getattr(config, "final_logit_softcapping", None),
-        )
         self._head_only = self._head_alone_is_right()
         self._noise_alpha = 0.0
         self._noise_scale: torch.Tensor | None = None
+
+    @property
+    def _head(self) -> Head:
+        """Looked up at each use: a LoRA may have been put around the layer since."""
+        config = self.model.config
+        return Head(
+            self.model.get_output_embeddings(),
+            getattr(config, "logits_scaling", None),
+            getattr(config, "final_logit_softcapping", None),
+        )
 
     def predict(self, batch: Batch, *, smoothing: float = 0.0) -> Predictions:
         """The picked tokens' losses, with gradients where torch records them."""

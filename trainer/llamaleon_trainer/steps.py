@@ -45,7 +45,7 @@ class Computation:
         return self._objective.metrics(Sums(*self._ranks.sum(*sums)))
 
     def _ask(self, items: Sequence[Item]) -> None:
-        for piece in self._passes.cut(items):
+        for piece, _ in self._ranks.even(self._passes.cut(items), items[:1]):
             self._objective.before_training(piece)
 
     def _accumulate(self, items: Sequence[Item], weight: float, filler: Sequence[Item]) -> Sums:

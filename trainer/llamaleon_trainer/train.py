@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from .batches import epoch_batches, steps_in_epoch
+from .batches import epoch_batches
 from .checkpoint import Checkpoints, Progress
 from .device import memory_bytes
 from .errors import Diverged
@@ -25,6 +25,7 @@ from .items import Item, longest, token_count
 from .job import JobSpec
 from .objectives import Objective
 from .optimizers import make_optimizer
+from .order import steps_in_epoch
 from .parallel import ALONE, Ranks
 from .passes import Passes
 from .schedules import rate_share
@@ -75,12 +76,20 @@ class Trainer:
         self._save_every = self.spec.save_every_steps or self.steps_per_epoch
         self._speeds: deque[tuple[int, float]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._evaluated_step = -1
+        self._saved_step = 0  # the same in every rank, unlike what each sees on the disk at a moment
 
     def resume(self) -> None:
-        """Raises: BadJob when the newest checkpoint belongs to another spec."""
+        """Go on from the newest checkpoint; let the objective ask what it must before a weight changes.
+
+        Raises: BadJob when that checkpoint belongs to another spec.
+        """
         self.progress, state = self._checkpoints.restore_newest(self._wrapped, self.optimizer)
+        if self.progress.step:  # once more: a trainer that was killed right after saving did not say so
+            self._tell_checkpoint()
+        self._saved_step = self.progress.step
         self._objective.restore(state)
         self.passes.limit = self.progress.micro_batch_size or self.passes.limit
+        self.computation.before_training([*self._train, *self._valid])
 
     def run(self, stopped: Stopped) -> Stop | None:
         """Train to the end, or to a checkpoint where `stopped` says so, and then what it says.
@@ -95,7 +104,6 @@ class Trainer:
                 self._checkpoint()
                 return stop or "cancelled"
             if self.progress.step == 0:
-                self.computation.before_training([*self._train, *self._valid])
                 self._evaluate()
             if self._patience_ended():
                 self._stop_early()
@@ -128,7 +136,6 @@ class Trainer:
         tokens, seconds = sum(map(token_count, batch)), time.perf_counter() - started
         self._speeds.append((tokens, seconds))
         progress.trained_tokens += tokens
-        progress.seconds += seconds
         progress.metrics |= {"train_loss": metrics["loss"], "train_accuracy": metrics["accuracy"]}
         self._report_step(metrics, learning_rate, norm)
 
@@ -210,7 +217,7 @@ class Trainer:
 
     def _stop_early(self) -> None:
         progress = self.progress
-        if self._checkpoints.newest_step() != progress.step:
+        if self._saved_step != progress.step:
             self._checkpoint()
         self._events.write(
             "warning",
@@ -222,6 +229,7 @@ class Trainer:
         progress = self.progress
         if progress.step == 0:
             return
+        self._saved_step = progress.step
         progress.micro_batch_size = self.passes.limit
         valid_loss = progress.metrics.get("valid_loss")
         best = progress.best_valid_loss
@@ -230,9 +238,14 @@ class Trainer:
         if current and valid_loss is not None and (best is None or valid_loss < best):
             progress.best_step, progress.best_valid_loss = progress.step, valid_loss
         if self.ranks.is_main:
-            path = self._checkpoints.save(self._wrapped, self.optimizer, self._objective.state(), progress)
-            self._events.write("checkpoint", step=progress.step, path=str(path), **progress.metrics)
+            self._checkpoints.save(self._wrapped, self.optimizer, self._objective.state(), progress)
+            self._tell_checkpoint()
         self.ranks.barrier()
+
+    def _tell_checkpoint(self) -> None:
+        step = self.progress.step
+        path = str(self._checkpoints.path(step))
+        self._events.write("checkpoint", step=step, path=path, **self.progress.metrics)
 
 
 def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

@@ -27,6 +27,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {"attention_bias": False, "head_dim": 16}),
     ("gemma2", {"sliding_window": 8}),
     ("gemma3", {"sliding_window": 8, "num_hidden_layers": 7}),
+    ("phi3", {"sliding_window": 8}),  # which llama.cpp does not heed
     ("granite", {"tie_word_embeddings": True}),
     ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": False}),
     ("smollm3", {"num_hidden_layers": 5, "tie_word_embeddings": False}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tests.unit.trainer import jobs
 from llamaleon_convert import convert
 from llamaleon_trainer.base import load
 from llamaleon_trainer.errors import BadJob
-from llamaleon_trainer.job import JobSpec, LoraSettings
+from llamaleon_trainer.job import JobSpec, LoraSettings, Row, read_spec, write_spec
 from llamaleon_trainer.lora import add_lora, save_lora
 from llamaleon_trainer.targets import Targets, check
 
@@ -61,6 +62,28 @@ def test_rslora_is_served_as_it_was_trained(tmp_path: Path) -> None:
             assert mean_kl(trained[str(number)], served) < 1e-9
             assert mean_kl(model.logits(tokens), served) > 1e-3  # so it does learn
             assert mean_kl(model.logits(tokens, [(tmp_path / "lora.gguf", 0.25)]), served) > 1e-3
+
+
+def test_the_head_and_the_embedding_are_trained_and_proved(tmp_path: Path) -> None:
+    """peft puts its layers around them after the base has been proved: the loss must go through those."""
+    base = tiny.make("qwen2", tmp_path / "base").gguf
+    lora = LoraSettings(r=4, target_modules=["lm_head", "embed_tokens"])
+    job = jobs.write_job(tmp_path / "job", epochs=2, batch_size=4, lora=lora)
+    (job / "probe.base.npz").unlink()  # of another base
+    rows = [Row([(7 * place + row) % 200 + 3 for place in range(20)], [1.0] * 20) for row in range(16)]
+    jobs.write_rows(job / "train.jsonl", rows)
+    jobs.write_rows(job / "valid.jsonl", rows[:2])
+    write_spec(job, msgspec.structs.replace(read_spec(job), base=str(base)))
+    jobs.run_here(job)
+    assert jobs.losses(job)[8] < jobs.losses(job)[1]
+    weights = jobs.adapter_weights(job)
+    assert len(weights) == 4
+    assert all(np.abs(values).max() > 1e-3 for values in weights.values())
+    convert(job / "adapter", base, tmp_path / "lora.gguf")
+    trained = np.load(job / "probe.adapter.npz")["0"]
+    served = llama_logits(base, jobs.PROBE[0], [(tmp_path / "lora.gguf", 1.0)])
+    assert mean_kl(trained, served) < 1e-9
+    assert mean_kl(llama_logits(base, jobs.PROBE[0]), served) > 1e-3
 
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "q_proj"]

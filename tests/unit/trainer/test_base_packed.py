@@ -163,6 +163,10 @@ def test_a_packed_head_is_not_undone_for_a_few_tokens(
         for weights in ("full", "gguf")
     ]
     assert rows == [3, losses.PACKED_CHUNK_ROWS]
+    spec = JobSpec(job_id="j", base=str(model_of("qwen2")), lora=LoraSettings(target_modules=["lm_head"]))
+    wrapped = add_lora(load_base(model_of("qwen2"), CPU, torch.float32, "gguf"), spec)
+    head = losses.Head(wrapped.get_base_model().get_output_embeddings())
+    assert head.chunk_rows(torch.empty(1000, 256)) == losses.PACKED_CHUNK_ROWS
 
 
 def test_tied_embeddings_share_their_bytes(model_of: Callable[..., Path]) -> None:

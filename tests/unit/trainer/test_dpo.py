@@ -13,6 +13,7 @@ from tests.unit.trainer.jobs import adapter_weights, events, losses, run_here, w
 from llamaleon_trainer.base.load import load_base
 from llamaleon_trainer.dpo import DirectPreference
 from llamaleon_trainer.errors import BadJob
+from llamaleon_trainer.estimate import CPU_PASS_TOKENS
 from llamaleon_trainer.inputs import read_inputs
 from llamaleon_trainer.items import Item
 from llamaleon_trainer.job import JobSpec, LoraSettings, PreferenceRow, Row, read_spec
@@ -134,6 +135,30 @@ def test_it_goes_on_from_an_adapter_that_is_then_its_reference(tmp_path: Path) -
     assert start["valid_loss"] == pytest.approx(0.6931, abs=1e-4)
     assert losses(second)[8] < losses(second)[1]
     assert set(adapter_weights(second)) == set(adapter_weights(first))
+
+
+def test_looking_for_a_rate_does_not_move_the_reference(tmp_path: Path) -> None:
+    """The sweep changes the model that is the reference: it is asked before."""
+    first = write_preferences(tmp_path / "first", epochs=1)
+    run_here(first)
+    goes_on: dict[str, Any] = {"epochs": 3, "init_adapter": str(first / "adapter")}
+    searching, given = tmp_path / "searching", tmp_path / "given"
+    write_preferences(searching, learning_rate=1.0, find_learning_rate=True, **goes_on)
+    run_here(searching)
+    (found,) = events(searching, "lr_found")
+    write_preferences(given, learning_rate=found.data["learning_rate"], **goes_on)
+    run_here(given)
+    assert losses(given) == pytest.approx(losses(searching), rel=1e-5)
+
+
+def test_a_pass_has_room_for_both_answers(tmp_path: Path) -> None:
+    job = write_preferences(tmp_path, pairs=8, held_out=2, batch_size=8, epochs=1)
+    row = Row([1 + place % 400 for place in range(100)], [1.0] * 100)
+    other = Row([2 + place % 400 for place in range(100)], [1.0] * 100)
+    write_rows(job / "train.jsonl", [PreferenceRow(row, other)] * 8)
+    run_here(job)
+    rows = events(job, "estimate")[0].data["rows_per_pass"]
+    assert rows * 2 * 100 <= CPU_PASS_TOKENS < (rows + 1) * 2 * 128
 
 
 def test_rows_of_the_other_method_are_refused(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 from tests.bench.train_model import QUICK, LlamaShape, rows, write_job, write_model
-from tests.unit.trainer.jobs import events, run_here
+from tests.unit.trainer.jobs import events, run_here, write_rows
 from tests.unit.trainer.jobs import write_job as write_story_job
 
 from llamaleon_convert.header import read_header
 from llamaleon_trainer import estimate as module
-from llamaleon_trainer.estimate import GUESS, Speed, Work, estimate, pass_work, passes, shape_of
-from llamaleon_trainer.job import JobSpec, LoraSettings
+from llamaleon_trainer.estimate import GUESS, Reckoning, Speed, Work, estimate, pass_work, shape_of
+from llamaleon_trainer.job import JobSpec, LoraSettings, PreferenceRow, Row
+from llamaleon_trainer.order import cut
 from llamaleon_trainer.speeds import find_speed, note_speed, read_speeds
 
 LENGTHS = [32 * (1 + index % 8) for index in range(64)]
@@ -75,15 +76,38 @@ def test_more_of_everything_takes_more(base: Path) -> None:
 
 
 def test_passes_hold_every_row_once_and_no_more_than_they_may() -> None:
-    for packing in (False, True):
-        made = list(passes(LENGTHS, spec(packing=packing, batch_size=8), 2))
-        if packing:
-            assert sum(map(sum, made)) == sum(LENGTHS)
-            assert max(map(sum, made)) <= 2 * max(LENGTHS)
-        else:
-            assert sum(map(len, made)) == len(LENGTHS)
-            assert max(map(len, made)) == 2
-            assert sum(map(sum, made)) >= sum(LENGTHS)
+    rows = [(length,) for length in LENGTHS] + [(32, 96)] * 3
+    for packed in (False, True):
+        made = [rows[part] for part in cut(rows, 1024, most=5, packed=packed)]
+        assert [row for part in made for row in part] == rows
+        assert max(map(len, made)) == 5
+        for part in made:
+            lengths = [length for row in part for length in row]
+            assert (sum(lengths) if packed else max(lengths) * len(lengths)) <= 1024
+    assert list(cut([], 1024, most=5, packed=False)) == []
+    assert len(list(cut(rows, 1, most=5, packed=True))) == len(rows), "one row at least"
+
+
+def test_pairs_are_two_sequences_and_their_reference_reads_them_once(base: Path) -> None:
+    header = read_header(base)
+    shape = replace(shape_of(header, spec()), lora=0)
+    pairs: list[tuple[int, ...]] = [(length, length) for length in LENGTHS]
+
+    def numbers(rows: list[tuple[int, ...]], steps: int, **changes: Any) -> float:
+        """One row a pass, so that nothing is padded."""
+        reckoned = Reckoning(shape, spec(batch_size=8, **changes), 0.5, budget=1)
+        return reckoned.job(reckoned.batches(rows), rows[:8], steps).numbers
+
+    read = shape.kept * shape.layers / 3  # numbers of a token that passes forwards
+    dpo, same = numbers(pairs, 16, method="dpo"), numbers(pairs, 16)
+    assert dpo - same == pytest.approx(read * 2 * (sum(LENGTHS) + sum(LENGTHS[:8])))
+    assert numbers([(length,) for length in LENGTHS], 16) == pytest.approx(same / 2)
+    met = numbers(pairs, 4, method="dpo") - numbers(pairs, 4)
+    ahead = numbers(pairs, 4, method="dpo", init_adapter="x") - numbers(pairs, 4)
+    assert ahead == pytest.approx(dpo - same)
+    assert met == pytest.approx(read * 2 * (sum(LENGTHS) / 2 + sum(LENGTHS[:8]))), "half of the rows are met"
+    memory = [estimate(header, spec(micro_batch_size=4), rows).memory_bytes for rows in (LENGTHS, pairs)]
+    assert memory[0] < memory[1]
 
 
 def test_recomputing_costs_another_forward_pass(base: Path) -> None:
@@ -126,6 +150,17 @@ def test_a_job_says_what_it_will_take_before_its_first_step(tmp_path: Path) -> N
     # The next job on this base can be estimated without torch.
     kept = find_speed(tmp_path / "training-speeds.json", _spec(job))
     assert kept.basis == "earlier jobs on this base"
+    assert kept.start_s > 0, "what starting took is learnt, too"
+    foretold = [
+        estimate(
+            read_header(Path(_spec(job).base)),
+            _spec(job),
+            [24] * 16,
+            msgspec.structs.replace(kept, start_s=start),
+        ).seconds
+        for start in (1.0, 11.0)
+    ]
+    assert foretold[1] - foretold[0] == pytest.approx(10)
 
 
 def test_a_short_job_is_not_tried(tmp_path: Path) -> None:
@@ -163,30 +198,58 @@ def test_passes_are_smaller_where_memory_is_short(tmp_path: Path, monkeypatch: p
     assert shown["little"] < 4
 
 
-def test_the_nearness_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a pass is said to keep, beside what torch saves of it, over widths, lengths and checkpointing."""
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+def test_what_is_said_without_torch_is_what_the_job_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The work of the whole job and what a pass keeps, over widths, lengths and both methods."""
     from llamaleon_trainer.preflight import Trial
 
     seen: list[tuple[float, float]] = []
-    kept = Trial.kept
+    worked: list[Work] = []
+    kept, work = Trial.kept, Trial.work
 
     def compared(self: Trial) -> Any:
         found = kept(self)
         seen.append((found.per_token, self.reckoned().per_token))
         return found
 
+    def counted(self: Trial) -> Work:
+        worked.append(work(self))
+        return worked[-1]
+
     monkeypatch.setattr(Trial, "kept", compared)
+    monkeypatch.setattr(Trial, "work", counted)
     shapes = (QUICK, LlamaShape(hidden=192, layers=3, ffn=512, heads=4, kv_heads=2, vocabulary=1024))
     for number, shape in enumerate(shapes):
         path, _ = write_model(tmp_path / f"model{number}", shape)
         job = tmp_path / f"job{number}"
-        made = rows(shape, 80, longest=256)
-        write_job(job, path, made, batch_size=8, device="cpu", precision="float32", threads=1)
+        made = rows(shape, 88, longest=256)
+        settings: dict[str, Any] = {"batch_size": 4, "device": "cpu", "precision": "float32", "threads": 1}
+        write_job(job, path, made, **settings, method=method)
+        told: list[tuple[int, ...]] = [(len(row.tokens),) for row in made]
+        if method == "dpo":
+            pairs = [_pair(row) for row in made]
+            write_rows(job / "train.jsonl", pairs)
+            told = [(len(pair.chosen.tokens), len(pair.rejected.tokens)) for pair in pairs]
         run_here(job)
-    for measured, reckoned in seen:
-        assert reckoned == pytest.approx(measured, rel=0.2)
-    assert len(seen) == len(shapes)
+        said = events(job, "estimate")[0].data
+        before = estimate(read_header(path), _spec(job), told, Speed(1, 0, 0))
+        assert (before.steps, before.rows_per_pass) == (said["steps"], said["rows_per_pass"])
+        reckoned = Reckoning(shape_of(read_header(path), _spec(job)), _spec(job), 0.5, 1024)
+        foretold = reckoned.job(reckoned.batches(told), [], before.steps)
+        assert foretold.flops == pytest.approx(worked[-1].flops, rel=0.15)
+        assert foretold.numbers == pytest.approx(worked[-1].numbers, rel=0.1)
+    for measured, reckoning in seen:
+        assert reckoning == pytest.approx(measured, rel=0.2)
+    assert len(seen) == len(worked) == len(shapes)
     assert module.CPU_PASS_TOKENS >= 256
+
+
+def _pair(row: Row) -> PreferenceRow:
+    half = len(row.tokens) // 2
+    other = Row(row.tokens[:half] + row.tokens[half:][::-2], (row.weights[:half] + row.weights[half::2]))
+    return PreferenceRow(row, other)
 
 
 def _spec(job: Path) -> JobSpec:

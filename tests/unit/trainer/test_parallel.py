@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from tests.unit.trainer.jobs import adapter_weights, events, losses, run_here, write_job, write_rows
+from tests.unit.trainer.test_dpo import write_preferences
 
 from llamaleon_trainer.errors import BadJob
 from llamaleon_trainer.inputs import read_inputs
@@ -61,6 +62,19 @@ def test_two_processes_train_what_one_does(tmp_path: Path, alone: Path, sharding
     for name, ours in adapter_weights(job).items():
         # AdamW divides by the gradient's own size: of one that is nearly zero it enlarges the rounding.
         assert np.linalg.norm(ours - theirs[name]) < 2e-3 * np.linalg.norm(theirs[name]), name
+
+
+def test_preferences_with_weights_split_over_processes(tmp_path: Path) -> None:
+    """The ranks gather each other's weights: one that asks for one more reference waits for ever."""
+    settings: dict[str, Any] = {"pairs": 7, "held_out": 3, "epochs": 2, "batch_size": 3, "device": "cpu"}
+    settings["precision"] = "bfloat16"
+    single = write_preferences(tmp_path / "single", **settings)
+    run_here(single)
+    job = write_preferences(
+        tmp_path / "job", processes=2, sharding="fsdp", base_weights="full", micro_batch_size=1, **settings
+    )
+    assert finish(job) == 0, (job / "trainer.log").read_text()
+    assert losses(job) == pytest.approx(losses(single), abs=0.02)
 
 
 def test_a_killed_rank_ends_the_job_by_a_signal_and_it_resumes(tmp_path: Path, alone: Path) -> None:

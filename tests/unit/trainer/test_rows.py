@@ -111,6 +111,10 @@ class TestFiles:
         assert dataset.rows[0].messages == [{"role": "user", "content": 'Di "hola"'}, assistant("hola")]
         assert reasons(dataset) == ["6: `output` is empty", "7: 2 cells where the header has 3"]
 
+    def test_a_cell_of_csv_may_be_a_book(self, tmp_path: Path) -> None:
+        dataset = read(tmp_path, f"text\n{'palabra ' * 50_000}\n", "data.csv")
+        assert [len(row.text or "") for row in dataset.rows] == [400_000]
+
     def test_a_row_knows_its_content_wherever_it_stands(self, tmp_path: Path) -> None:
         first, second, third = read(tmp_path, '{"text": "a"}\n{"text": "a"}\n{"text": "b"}').rows
         assert first.content() == second.content() != third.content()
@@ -196,6 +200,18 @@ def test_mixed_shapes_follow_the_first_good_row(tmp_path: Path) -> None:
     dataset = read(tmp_path, "\n".join(lines))
     assert (dataset.shape, [row.line for row in dataset.rows]) == ("text", [2, 4])
     assert dataset.problems[1] == (3, "a chat row in a file whose first row is text; use one shape per file")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**CHAT, "tools": "[" * 100_000},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "[" * 10**5}]},
+    ],
+)
+def test_json_in_a_string_may_be_too_deep(tmp_path: Path, row: dict[str, Any]) -> None:
+    dataset = read(tmp_path, f"{json.dumps(row)}\n{json.dumps(CHAT)}\n")
+    assert reasons(dataset)[0] == "1: nested too deep"
 
 
 @settings(deadline=None)  # the file system of a busy machine

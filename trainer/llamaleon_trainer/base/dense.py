@@ -131,8 +131,7 @@ def phi3(meta: Metadata) -> Keys:
     if keys["head_dim"] * keys["num_attention_heads"] != keys["hidden_size"]:
         raise BaseUnsupported("a phi3 model whose heads do not add up to its width is not supported")
     del keys["head_dim"]
-    # llama.cpp masks to the window in phi3 graphs only when the file says so.
-    return {**keys, "sliding_window": meta.integer("attention.sliding_window", 0) or None}
+    return {**keys, "sliding_window": None}  # which llama.cpp reads and then leaves out of the graph
 
 
 def gpt2(meta: Metadata) -> Keys:

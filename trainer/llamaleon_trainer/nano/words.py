@@ -142,6 +142,7 @@ class Words:
 
     def __init__(self, rng: random.Random, split: Split = "train", odd_share: float = 0.0) -> None:
         self.rng = rng
+        self.split = split
         self._heldout = split == "heldout"
         self._odd_share = odd_share
 

@@ -62,6 +62,8 @@ def read_dataset(path: Path, name: str | None = None, text_template: str | None 
             _refuse_what_is_no_text(row)
         except Malformed as error:
             problems.append(Problem(item.line, str(error)))
+        except RecursionError:  # also of JSON within a string
+            problems.append(Problem(item.line, "nested too deep"))
         else:
             shape = found
             rows.append(row)
