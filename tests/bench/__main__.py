@@ -67,6 +67,7 @@ def measures(options: Options) -> dict[str, Measure]:
         "parity": plain("parity"),
         "parity-families": with_options("parity_families"),
         "qlora": with_options("qlora"),
+        "qlora-outliers": with_options("qlora_outliers"),
         "qlora-memory": with_options("qlora_memory"),
     }
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.bench.figures import Figure
 from tests.bench.options import Options
 from tests.bench.train import run_process
 from tests.bench.train_model import QUICK, LlamaShape, rows, write_job, write_model
 
 from llamaleon_convert.header import read_header
-from llamaleon_trainer.estimate import Estimate, estimate
+from llamaleon_trainer.estimate import estimate
 from llamaleon_trainer.events import read_events
-from llamaleon_trainer.job import read_spec
+from llamaleon_trainer.job import PreferenceRow, Row, read_spec
+from llamaleon_trainer.order import Lengths
 from llamaleon_trainer.speeds import find_speed, speeds_path
 
 SHAPES = {
@@ -28,7 +31,7 @@ SHAPES = {
     "20 M": LlamaShape(),
     "50 M": LlamaShape(hidden=512, layers=10, ffn=1376, heads=8, kv_heads=4, vocabulary=32_000),
 }
-ROWS = 96
+ROWS, HELD_OUT = 96, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ CASES = (
     Case("20 M", "recomputing", 512, {"gradient_checkpointing": True, "micro_batch_size": 4}),
     Case("50 M", "short rows", 128),
     Case("50 M", "one row a pass", 256, {"micro_batch_size": 1}),
+    Case("20 M", "preferences", 128, {"method": "dpo"}),
 )
 
 
@@ -67,10 +71,14 @@ def measure(scratch: Path, options: Options) -> list[Figure]:
     jobs.mkdir()
     found: dict[Case, Outcome] = {}
     for number, case in enumerate(CASES):
-        made = rows(shapes[case.shape], ROWS, longest=case.longest)
+        made = rows(shapes[case.shape], ROWS + HELD_OUT, longest=case.longest)
+        pairs = case.settings.get("method") == "dpo"
+        data = list(map(_pair, made)) if pairs else made
         settings = {"precision": "float32", "batch_size": 8, **case.settings}
-        job = write_job(jobs / f"job-{number}", paths[case.shape], made, **settings)
-        found[case] = _outcome(job, [len(row.tokens) for row in made])
+        job = write_job(jobs / f"job-{number}", paths[case.shape], data[:ROWS], **settings)
+        (job / "valid.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in data[ROWS:]))
+        found[case] = _outcome(job, data)
+        print(f"{case.shape}, {case.title}: {found[case]}", flush=True)
     first = {case.shape: case for case in reversed(CASES)}
     later = [outcome for case, outcome in found.items() if first[case.shape] is not case]
     own = list(found.values())
@@ -84,11 +92,23 @@ def measure(scratch: Path, options: Options) -> list[Figure]:
     ]
 
 
-def _outcome(job: Path, lengths: list[int]) -> Outcome:
+def _pair(row: Row) -> PreferenceRow:
+    """Another answer to the same prompt, half as long."""
+    prompt = len(row.tokens) // 2
+    short = prompt + (len(row.tokens) - prompt + 1) // 2
+    return PreferenceRow(row, Row([*row.tokens[:prompt], *row.tokens[: short - prompt]], row.weights[:short]))
+
+
+def _lengths(row: Row | PreferenceRow) -> Lengths:
+    answers = (row,) if isinstance(row, Row) else (row.chosen, row.rejected)
+    return tuple(len(answer.tokens) for answer in answers)
+
+
+def _outcome(job: Path, data: Sequence[Row | PreferenceRow]) -> Outcome:
     spec = read_spec(job)
-    before: Estimate = estimate(
-        read_header(Path(spec.base)), spec, lengths, find_speed(speeds_path(job), spec)
-    )
+    train, valid = (list(map(_lengths, part)) for part in (data[:ROWS], data[ROWS:]))
+    header, speed = read_header(Path(spec.base)), find_speed(speeds_path(job), spec)
+    before = estimate(header, spec, train, speed, valid_lengths=valid)
     peak_mib, seconds = run_process([sys.executable, "-m", "llamaleon_trainer", str(job)], job / "said")
     events, _ = read_events(job / "events.jsonl")
     said = next(event.data for event in events if event.type == "estimate")

@@ -30,8 +30,8 @@ from llamaleon_trainer.job import JobSpec, LoraSettings, Row, write_spec
 DEMO = REPOSITORY / "clients" / "llamaleon_clients" / "demo_data"
 SEEDS = 5
 TRAIN_ROWS, HELD_OUT_ROWS, MAX_TOKENS = 96, 40, 250
-# Two-sided, 95 %, for 4 degrees of freedom: of the mean of five differences.
-T_95 = {1: 12.71, 4: 2.776}
+# Two-sided, 95 %, by degrees of freedom: of the mean of one difference more.
+T_95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,45 @@ class Case:
     held_out: list[Row]
 
 
+@dataclass(frozen=True)
+class Losses:
+    """Held-out, of one seed, in nats per counted token."""
+
+    base: float  # without adapter, on the served file
+    at_home: float  # the adapter of the unquantised weights, on these: what quantisation cannot take
+    plain: float  # the same adapter on the served file
+    packed: float  # the adapter of the served blocks, on the served file
+
+
 def measure(scratch: Path, options: Options) -> list[Figure]:
-    seeds = 2 if options.quick else SEEDS
-    figures = []
-    for number, case in enumerate(_cases(scratch, quick=options.quick)):
-        room = scratch / str(number)
-        room.mkdir()
-        served = quantize(case.base, room / "served.gguf", case.kind)
-        with open_model(served) as model:
-            before = _loss(model, case.held_out)
-            pairs = [_pair(model, room / str(seed), case, served, seed) for seed in range(seeds)]
-        figures.append(_figure(case, before, pairs))
-    return figures
+    seeds = seeds_of(options)
+    return [
+        figure(case, [compare(case, scratch / f"{number}-{seed}", seed) for seed in range(seeds)])
+        for number, case in enumerate(_cases(quick=options.quick))
+    ]
 
 
-def _pair(model: Model, room: Path, case: Case, served: Path, seed: int) -> tuple[float, float]:
-    """Held-out losses on the served file: trained on the unquantised weights, and on the file's blocks."""
-    plain = _train(room / "full", case, case.base, "full", seed)
-    packed = _train(room / "gguf", case, served, "gguf", seed)
-    losses = []
-    for number, adapter in enumerate((plain, packed)):
-        lora = room / f"{number}.gguf"
-        convert(adapter, served, lora)
-        losses.append(_loss(model, case.held_out, lora))
-    return losses[0], losses[1]
+def seeds_of(options: Options) -> int:
+    return 2 if options.quick else SEEDS
+
+
+def compare(case: Case, room: Path, seed: int) -> Losses:
+    """Both adapters of one seed, converted and served."""
+    room.mkdir(parents=True)
+    served = quantize(case.base, room / "served.gguf", case.kind)
+    plain = _lora(_train(room / "full", case, case.base, "full", seed), served)
+    packed = _lora(_train(room / "gguf", case, served, "gguf", seed), served)
+    with open_model(case.base) as model:
+        at_home = _loss(model, case.held_out, plain)
+    with open_model(served) as model:
+        losses = [_loss(model, case.held_out, lora) for lora in (None, plain, packed)]
+    return Losses(losses[0], at_home, losses[1], losses[2])
+
+
+def _lora(adapter: Path, served: Path) -> Path:
+    lora = adapter.with_name("lora.gguf")
+    convert(adapter, served, lora)
+    return lora
 
 
 def _train(job: Path, case: Case, base: Path, weights: str, seed: int) -> Path:
@@ -111,21 +126,27 @@ def _loss(model: Model, rows: list[Row], lora: Path | None = None) -> float:
     return total / counted
 
 
-def _figure(case: Case, before: float, pairs: list[tuple[float, float]]) -> Figure:
-    plain, packed = zip(*pairs, strict=True)
-    won = [a - b for a, b in pairs]
-    half_width = T_95[len(won) - 1] * statistics.stdev(won) / len(won) ** 0.5
+def figure(case: Case, found: list[Losses]) -> Figure:
+    won = [one.plain - one.packed for one in found]
+    error = statistics.stdev(won) / len(won) ** 0.5
+    half_width = T_95[len(won) - 1] * error
+    base, at_home, plain, packed = (
+        statistics.mean(getattr(one, name) for one in found)
+        for name in ("base", "at_home", "plain", "packed")
+    )
     return Figure(
-        f"held-out loss on {case.name} served in {case.kind} (base {before:.3f}): adapter trained on its "
-        f"unquantised weights {_mean(plain)}, on the served blocks {_mean(packed)}; won, 95 % interval of "
-        f"{len(won)} seeds",
+        f"held-out loss on {case.name} served in {case.kind} (base {base:.3f}): adapter trained on its "
+        f"unquantised weights {plain:.4f} ({at_home:.4f} served on them), on the served blocks {packed:.4f}; "
+        f"won, 95 % interval of {len(won)} seeds",
         f"{statistics.mean(won):+.4f} ± {half_width:.4f} nats",
         None,
         {
-            "base_loss": before,
-            "trained_on_16_bits_loss": statistics.mean(plain),
-            "trained_on_blocks_loss": statistics.mean(packed),
+            "base_loss": base,
+            "trained_on_16_bits_loss": plain,
+            "trained_and_served_on_16_bits_loss": at_home,
+            "trained_on_blocks_loss": packed,
             "won_nats": statistics.mean(won),
+            "won_standard_error_nats": error,
             "won_half_width_nats": half_width,
             "seeds_won": float(sum(one > 0 for one in won)),
             "seeds": float(len(won)),
@@ -133,26 +154,29 @@ def _figure(case: Case, before: float, pairs: list[tuple[float, float]]) -> Figu
     )
 
 
-def _mean(values: tuple[float, ...]) -> str:
-    return f"{statistics.mean(values):.4f}"
-
-
-def _cases(scratch: Path, *, quick: bool) -> list[Case]:
+def _cases(*, quick: bool) -> list[Case]:
     """The smaller model's rows do not divide into blocks of 256, so it is served in Q4_0."""
-    rows, tried = (16, 4) if quick else (TRAIN_ROWS, HELD_OUT_ROWS)
-    with open_model(NANO) as model:
-        reports = (
-            _reports(model, "reports_train.jsonl", rows),
-            _reports(model, "reports_heldout.jsonl", tried),
-        )
+    rows, tried = _counts(quick=quick)
+    learnt, unseen = reports(quick=quick)
     stories = shared("stories260K/stories260K-f32.gguf")
     with open_model(stories) as model:
         questions = _questions(model, rows + tried)
     return [
-        Case("nano (3.8 M parameters), extraction", NANO, "Q4_K_M", *reports),
-        Case("nano, extraction", NANO, "Q2_K", *reports),
+        Case("nano (3.8 M parameters), extraction", NANO, "Q4_K_M", learnt, unseen),
+        Case("nano, extraction", NANO, "Q2_K", learnt, unseen),
         Case("stories260K, arithmetic in words", stories, "Q4_0", questions[:rows], questions[rows:]),
     ]
+
+
+def _counts(*, quick: bool) -> tuple[int, int]:
+    return (16, 4) if quick else (TRAIN_ROWS, HELD_OUT_ROWS)
+
+
+def reports(*, quick: bool) -> tuple[list[Row], list[Row]]:
+    """Rows of nano's demonstration: to learn, and to be tried on."""
+    rows, tried = _counts(quick=quick)
+    with open_model(NANO) as model:
+        return _reports(model, "reports_train.jsonl", rows), _reports(model, "reports_heldout.jsonl", tried)
 
 
 def _reports(model: Model, name: str, count: int) -> list[Row]:

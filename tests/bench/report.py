@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Training on the blocks that serve": (
         "`base_weights`: docs/training.md says what each is.",
-        ("qlora", "qlora-memory"),
+        ("qlora", "qlora-outliers", "qlora-memory"),
     ),
 }
 UNTESTED = "Not run: no machine with a GPU was at hand. Nothing here says how mixing performs on one."

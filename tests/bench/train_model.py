@@ -6,6 +6,7 @@ Random weights and made-up rows: they say nothing, and cost as much to train as 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from llamaleon_trainer.job import JobSpec, LoraSettings, Row, write_spec
+from llamaleon_trainer.job import JobSpec, LoraSettings, PreferenceRow, Row, write_spec
 
 BYTES = 256
 
@@ -108,7 +109,7 @@ def rows(shape: LlamaShape, count: int, *, longest: int = 512, seed: int = 0) ->
     return made
 
 
-def write_job(directory: Path, base: Path, made: list[Row], **settings: Any) -> Path:
+def write_job(directory: Path, base: Path, made: Sequence[Row | PreferenceRow], **settings: Any) -> Path:
     """A job directory as the server writes it, with nothing held out and nothing to prove."""
     directory.mkdir(parents=True)
     (directory / "train.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in made))

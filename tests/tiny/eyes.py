@@ -3,17 +3,21 @@
 gemma3_eyes(path)   SigLIP, 16 vectors an image, each read with all of them in view
 qwen2_eyes(path)    vectors by the image's size, with a place in rows and columns
 llava_eyes(path)    CLIP, 16 vectors an image, read like text
+picture(seed), webp(picture)    images
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.tiny import vocabulary
 
@@ -122,6 +126,14 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 def picture(seed: int, width: int = SIDE, height: int = SIDE) -> bytes:
     """A random PNG."""
     return png(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def webp(image: bytes, **options: Any) -> bytes:
+    """The same picture, without loss unless the options of Pillow say otherwise."""
+    made = io.BytesIO()
+    with Image.open(io.BytesIO(image)) as opened:
+        opened.save(made, "WEBP", **{"lossless": True, "exact": True, **options})
+    return made.getvalue()
 
 
 def _png_part(kind: bytes, data: bytes) -> bytes:
