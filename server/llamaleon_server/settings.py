@@ -31,6 +31,7 @@ ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 TRAINING_GPU = ("share", "yield", "wait")  # see residents/sharing.py
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+MOST_PORT = 65_535
 CHOICES: dict[str, tuple[str, ...]] = {
     "kv_type": KV_TYPES,
     "kv_type_k": KV_TYPES,
@@ -205,6 +206,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for url in self.webhook_urls:
             if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
                 raise ValueError(f"webhook_urls must be http:// or https:// addresses, not {url!r}")
+        if not 0 <= self.port <= MOST_PORT:  # the socket would take another: the number modulo 65,536
+            raise ValueError(f"port must be between 0 and {MOST_PORT}, not {self.port}")
         for field in ("memory_budget", "max_models", "max_upload_bytes", "max_body_bytes"):
             value = getattr(self, field)
             if value is not None and value < 1:

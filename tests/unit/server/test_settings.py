@@ -19,6 +19,8 @@ from llamaleon_server.settings import Settings
         ("engine_start_timeout_s", 0.0),
         ("engine_start_timeout_s", math.inf),
         ("request_timeout_s", math.nan),
+        ("port", -1),
+        ("port", 65_536),
         ("max_models", 0),
         ("max_upload_bytes", 0),
         ("max_body_bytes", -1),
