@@ -73,6 +73,8 @@ def load(path: Path) -> Document:
         ) from error
     except yaml.YAMLError as error:  # a character that YAML does not have
         raise BadInput(say("{path}: not YAML: {reason}", path=path, reason=error)) from error
+    except RecursionError as error:
+        raise BadInput(say("{path}: nested too deeply; does an anchor hold itself?", path=path)) from error
     finally:
         if loader is not None:
             loader.dispose()

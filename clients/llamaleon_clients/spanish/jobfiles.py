@@ -10,6 +10,9 @@ SENTENCES: dict[str, str] = {
     "{path}: a job file is a list of `key: value` lines.": (
         "{path}: un fichero de trabajo es una lista de líneas `clave: valor`."
     ),
+    "{path}: nested too deeply; does an anchor hold itself?": (
+        "{path}: demasiados niveles, uno dentro de otro; ¿se contiene a sí misma un ancla?"
+    ),
     "{path} is not UTF-8 text.": "{path} no es texto UTF-8.",
     "{path} cannot be read: {reason}": "no se puede leer {path}: {reason}",
     "{path}, line {line}: not YAML: {reason}": "{path}, línea {line}: no es YAML: {reason}",

@@ -78,6 +78,7 @@ hyperparameters:
         ("a: [1\nb: 2", "not YAML"),
         ("- a\n- b", "a job file is a list of `key: value` lines"),
         ("a: \x07", "not YAML"),
+        ("a: &b\n  c: *b", "nested too deeply; does an anchor hold itself?"),
         ("hyperparameters: 3", "line 1: `hyperparameters`: a list of `key: value` lines is needed."),
     ],
 )
