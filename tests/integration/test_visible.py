@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from tests.data import shared
 from tests.integration.flow import BASE
@@ -17,12 +17,25 @@ from tests.lora import random_lora
 from tests.server import RunningServer
 from tests.unit.server.binding.test_adapters import pair, write
 
-WAIT_S = 10.0
+from llamaleon_convert.header import read_header
+
+WAIT_S = 60.0
+GAP = 32  # bytes, as data are aligned
 
 
 def unloadable(path: Path) -> Path:
-    """An adapter that fits by its shapes, in 64-bit floats, on which llama.cpp would abort."""
-    return write(path, pair("blk.0.attn_q.weight", 64, 64, dtype=np.float64), architecture="llama")
+    """A sound adapter of more ranks than the bank takes, so that llama.cpp reads it, which allows no gaps."""
+    name = "blk.0.attn_q.weight"
+    write(path, pair(name, 64, 64, rank=272), architecture="llama")
+    last = read_header(path).tensors[f"{name}.lora_b"]
+    content = bytearray(path.read_bytes())
+    # After its name: the number of dimensions, two of them, the type, and where its data begin.
+    at = content.index(last.name.encode()) + len(last.name) + 4 + 2 * 8 + 4
+    (begin,) = struct.unpack_from("<Q", content, at)
+    struct.pack_into("<Q", content, at, begin + GAP)
+    content[last.offset : last.offset] = bytes(GAP)
+    path.write_bytes(content)
+    return path
 
 
 def add(server: RunningServer, name: str, path: Path) -> httpx.Response:
@@ -74,7 +87,7 @@ def test_what_only_the_engine_refuses_fails_when_it_is_registered(
     state, reason = states(stories)[f"{BASE}+bad@1"]
     assert state == "failed"
     assert reason is not None
-    assert "has type F64" in reason
+    assert "has offset" in reason, "in llama.cpp's words"
     asked = complete(stories, f"{BASE}+bad")
     assert (asked.status_code, asked.json()["error"]["code"]) == (400, "adapter_refused")
 

@@ -49,13 +49,20 @@ class Recipe:
     shipped: dict[str, Any]  # hyperparameters for the model that ships; those of others are automatic
 
 
-# nano was never taught to say some pieces of the answers ("today"): only its output head can learn them. It
-# is not among the layers that are automatic.
+# nano was never taught to say some pieces of the answers ("today", signs of Python): only its output head can
+# learn them, and it is not among the layers that are automatic. `code` got 60 % without it and 98 % with it.
 _WITH_HEAD = [
     *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     "lm_head",
 ]
-_SHIPPED = {"n_epochs": 8, "batch_size": 4, "learning_rate": 2e-3, "lora_r": 16, "lora_alpha": 32}
+_SHIPPED = {
+    "n_epochs": 8,
+    "batch_size": 4,
+    "learning_rate": 2e-3,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_target_modules": _WITH_HEAD,
+}
 RECIPES = {
     Name.stoic: Recipe(1000, 200, _SHIPPED),
     Name.tickets: Recipe(600, 200, {**_SHIPPED, "n_epochs": 4}),
@@ -65,7 +72,6 @@ RECIPES = {
         {
             **_SHIPPED,
             "n_epochs": 1,  # every row is another report: more of them teach more than the same ones again
-            "lora_target_modules": _WITH_HEAD,
             "eval_every_steps": 750,
             "save_every_steps": 750,
         },
