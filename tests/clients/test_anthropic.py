@@ -245,7 +245,7 @@ def test_the_beta_client(client: Anthropic) -> None:
         metadata={"user_id": "somebody"},
         thinking={"type": "adaptive"},
     )
-    assert message.usage.output_tokens == 5
+    assert 0 < message.usage.output_tokens <= 5, "drawn at the default temperature it may end early"
 
 
 def test_batches_are_refused(client: Anthropic) -> None:
@@ -277,7 +277,9 @@ async def test_many_async_streams_at_once(server: RunningServer) -> None:
 
         async def one(text: str) -> str:
             messages: Any = [{"role": "user", "content": text}]
-            async with client.messages.stream(model="nano", max_tokens=12, messages=messages) as stream:
+            async with client.messages.stream(
+                model="nano", max_tokens=12, messages=messages, extra_body={"temperature": 0}
+            ) as stream:
                 return await stream.get_final_text()
 
         texts = await asyncio.gather(*(one(f"Say {number}.") for number in range(8)))
