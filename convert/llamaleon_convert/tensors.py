@@ -54,7 +54,7 @@ def read_rows(tensor: TensorInfo, begin: int = 0, end: int | None = None) -> Flo
     except NotImplementedError as error:
         raise Refused(
             f"{tensor.file}: tensor {tensor.name!r} is {tensor.type}, which cannot be read here. "
-            "Give the model in another quantisation."
+            "Give the file in another type, F16 for one."
         ) from error
     return np.asarray(decoded, dtype=np.float32).reshape(end - begin, tensor.shape[0])
 

@@ -60,7 +60,6 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     trained_tokens: int | None = None
     estimated_finish: int | None = None
     error: JobError | None = None
-    cancel_requested: bool = False
     events_offset: int = 0  # bytes of events.jsonl that are recorded
     trainer_done: bool = False  # its last event is recorded
     total_steps: int | None = None

@@ -99,11 +99,6 @@ class Residents:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping_house = False
 
-    async def engine(self, base: Base) -> Engine:
-        """The running engine of `base`. Who needs it for longer than one call takes a `lease`."""
-        self._start_house()
-        return await (await self._slot(base)).get()
-
     @contextlib.asynccontextmanager
     async def lease(self, base: Base) -> AsyncIterator[Engine]:
         """The engine, which nobody's idleness or need of room unloads inside the block."""

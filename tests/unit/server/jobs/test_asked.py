@@ -65,5 +65,5 @@ async def test_closing_ends_what_runs(home: Path) -> None:
         events = evaluate_asked(service.registry, service.residents, request)
         assert (await anext(events)).done == 0
         await events.aclose()
-        engine = await service.residents.engine(service.registry.resolve("tiny").base)
-        assert not engine.busy
+        async with service.residents.lease(service.registry.resolve("tiny").base) as engine:
+            assert not engine.busy

@@ -20,7 +20,7 @@ from llamaleon_server.registry.records import AdapterVersion, Base, Target
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.residents.residents import Residents
 from llamaleon_server.settings import Settings
-from llamaleon_server.testing import FakeEngines
+from llamaleon_server.testing import FakeEngine, FakeEngines
 
 
 class Stage:
@@ -279,12 +279,18 @@ async def test_what_cannot_be_tidied_does_not_end_the_housekeeping(
     await stage.residents.close()
 
 
-async def test_an_engine_that_says_what_nobody_understands_is_dead(stage: Stage) -> None:
+async def answering(stage: Stage) -> tuple[FakeEngine, asyncio.Task[str]]:
+    """An engine in the middle of an answer, until its gate is set."""
     await stage.say()
     engine = stage.engines.last
     engine.gate.clear()
     running = asyncio.create_task(stage.say())
-    await until(lambda: engine.running == 1)
+    await until(lambda: stage.residents.ps()[0].running == 1)
+    return engine, running
+
+
+async def test_an_engine_that_says_what_nobody_understands_is_dead(stage: Stage) -> None:
+    engine, running = await answering(stage)
     code: Any = "a_code_of_theirs"
     engine._outgoing.put_nowait(Failed(id=1, code=code, message="?"))
     async with asyncio.timeout(30):
@@ -322,11 +328,7 @@ async def test_a_name_that_now_means_another_file_gets_another_engine(stage: Sta
 
 async def test_who_asks_for_the_new_file_is_not_answered_by_the_old_one(base: Base) -> None:
     stage = Stage(base, idle_unload_s=None, room_wait_s=0.05)
-    await stage.say()
-    first = stage.engines.last
-    first.gate.clear()
-    running = asyncio.create_task(stage.say())
-    await until(lambda: stage.residents.ps()[0].running == 1)
+    first, running = await answering(stage)
     stage.base = msgspec.structs.replace(base, path=base.path.with_name("newer.gguf"))
     with pytest.raises(EngineUnavailable, match="was replaced, and the earlier one still answers"):
         await stage.say()
@@ -339,11 +341,7 @@ async def test_who_asks_for_the_new_file_is_not_answered_by_the_old_one(base: Ba
 
 
 async def test_the_new_file_answers_once_the_old_one_has(stage: Stage) -> None:
-    await stage.say()
-    first = stage.engines.last
-    first.gate.clear()
-    running = asyncio.create_task(stage.say())
-    await until(lambda: stage.residents.ps()[0].running == 1)
+    first, running = await answering(stage)
     stage.base = msgspec.structs.replace(stage.base, path=stage.base.path.with_name("newer.gguf"))
     later = [asyncio.create_task(stage.say(prompt="y")) for _ in range(3)]
     await asyncio.sleep(0.1)
