@@ -4,12 +4,15 @@ llama.cpp computes `W x + weight * (alpha / rank) * B (A x)` with one `alpha` fo
 factor may differ by module (rank patterns, alpha patterns, rsLoRA): what differs is multiplied into B.
 
 Weights keep the source's precision: F32 and F16 stay what they are, BF16 becomes F32 (in F16 or BF16
-llama.cpp would round the activations as well); a B that had to be multiplied becomes F32.
+llama.cpp would round the activations as well); a B that had to be multiplied becomes F32. Most tensors are
+therefore only copied, or their rows are: numpy, which takes longer to import than a large adapter to copy, is
+left to served.py.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +20,12 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from llamaleon_convert.gguf_bytes import Row, entry, head, padding
 from llamaleon_convert.manifest import EMBEDDED_PREFIX, BaseFingerprint
-from llamaleon_convert.plan import Target
-from llamaleon_convert.safetensors_file import SafetensorsFile, Weights
+from llamaleon_convert.plan import Source, Target
+from llamaleon_convert.safetensors_file import ITEM_BYTES, SafetensorsFile
 
-DType = np.dtype[np.float32] | np.dtype[np.float16]
-FLOAT, HALF = np.dtype(np.float32), np.dtype(np.float16)
-TYPES = {FLOAT: "F32", HALF: "F16"}
+Data = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,14 @@ class Pair:
     tensor: str
     a_shape: tuple[int, ...]
     b_shape: tuple[int, ...]
-    read: Callable[[], tuple[Weights, Weights]]
-    a_type: DType = FLOAT
-    b_type: DType = FLOAT
+    read: Callable[[], tuple[Data, Data]]
+    a_type: str = "F32"  # or F16
+    b_type: str = "F32"
 
     def rows(self) -> list[Row]:
         """Both tensors of the file's table."""
         return [
-            Row(f"{self.tensor}.{suffix}", shape[::-1], TYPES[dtype], prod(shape) * dtype.itemsize)
+            Row(f"{self.tensor}.{suffix}", shape[::-1], dtype, prod(shape) * ITEM_BYTES[dtype])
             for suffix, shape, dtype in (
                 ("lora_a", self.a_shape, self.a_type),
                 ("lora_b", self.b_shape, self.b_type),
@@ -65,7 +64,7 @@ def write_pairs(
 ) -> str:
     """A GGUF LoRA of `pairs` for `base`. Returns the file's SHA-256.
 
-    The next pair is read, and the last one hashed, while one is written: three things of equal length.
+    What was written is hashed while the next is read and written: two things of about equal length.
 
     Args:
         source: where it comes from, Manifest.source.
@@ -75,30 +74,27 @@ def write_pairs(
     entries += [entry("llamaleon.source", source), *_embedded(base)]
     rows = [row for pair in pairs for row in pair.rows()]
     digest = hashlib.sha256()
-    with path.open("wb") as file, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as hasher:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as hasher:
 
-        def put(data: bytes | memoryview, before: Future[None] | None) -> Future[None]:
+        def put(data: Data, before: Future[None] | None) -> Future[None]:
             file.write(data)
             if before is not None:
                 before.result()  # so that no more than two wait in memory
             return hasher.submit(digest.update, data)
 
         hashed = put(head(entries, rows), None)
-        coming = reader.submit(pairs[0].read)
-        for number, pair in enumerate(pairs):
-            a, b = coming.result()
-            if number + 1 < len(pairs):
-                coming = reader.submit(pairs[number + 1].read)
-            for array, dtype in ((a, pair.a_type), (b, pair.b_type)):
-                data = np.ascontiguousarray(array, dtype=dtype).data.cast("B")
+        for pair in pairs:
+            for data in pair.read():
                 hashed = put(data, hashed)
-                hashed = put(b"\0" * padding(len(data)), hashed)
+                if missing := padding(len(data)):
+                    hashed = put(b"\0" * missing, hashed)
     return digest.hexdigest()
 
 
 def _alpha(target: Target) -> float:
     """The alpha at which llama.cpp's factor is PEFT's. A float32, so that equal settings come out equal."""
-    return float(np.float32(target.scaling * target.rank))
+    alpha: float = struct.unpack("f", struct.pack("f", target.scaling * target.rank))[0]
+    return alpha
 
 
 def _embedded(base: BaseFingerprint) -> list[bytes]:
@@ -112,44 +108,36 @@ def _embedded(base: BaseFingerprint) -> list[bytes]:
 
 def _pair(target: Target, weights: SafetensorsFile, factor: float) -> Pair:
     sources = [source for source in target.sources if source is not None]
-    halves_a = all(weights.entries[source.a].dtype == "F16" for source in sources)
-    halves_b = all(weights.entries[source.b].dtype == "F16" for source in sources)
-    multiplied = factor != 1.0 or any(source.factor != 1.0 for source in sources)
-    return Pair(
-        target.tensor,
-        target.a_shape,
-        target.b_shape,
-        lambda: _served(target, weights, factor),
-        HALF if halves_a else FLOAT,
-        HALF if halves_b and not multiplied else FLOAT,
+    types_a, types_b = (
+        {weights.entries[name].dtype for name in names}
+        for names in ([source.a for source in sources], [source.b for source in sources])
     )
+    multiplied = factor != 1.0 or any(source.factor != 1.0 for source in sources)
+    a_type = "F16" if types_a == {"F16"} else "F32"
+    b_type = "F16" if types_b == {"F16"} and not multiplied else "F32"
+    as_it_is = types_a == {a_type} and types_b == {b_type} and not multiplied and not _rearranged(target)
+
+    def read() -> tuple[Data, Data]:
+        if as_it_is:
+            return _copied(target, sources[0], weights)
+        from llamaleon_convert.floats import laid_out
+        from llamaleon_convert.served import served
+
+        a, b = served(target, weights, factor)
+        return laid_out(a, a_type), laid_out(b, b_type)
+
+    return Pair(target.tensor, target.a_shape, target.b_shape, read, a_type, b_type)
 
 
-def _served(target: Target, weights: SafetensorsFile, factor: float) -> tuple[Weights, Weights]:
-    if len(target.sources) > 1:
-        return _stacked_experts(target, weights, factor)
-    (source,) = target.sources
-    assert source is not None
-    a, b = weights.read(source.a), _multiplied(weights.read(source.b), factor * source.factor)
-    if target.experts is not None:  # PEFT 0.21, `ParamWrapper.get_delta_weight`
-        a = a.reshape(target.experts, -1, a.shape[-1])
-        b = b.reshape(b.shape[0], -1, target.experts).transpose(2, 0, 1)
+def _rearranged(target: Target) -> bool:
+    """Whether more than B's rows change places."""
+    stacked = len(target.sources) > 1 or target.experts is not None
+    return stacked or target.transpose_a or target.columns is not None
+
+
+def _copied(target: Target, source: Source, weights: SafetensorsFile) -> tuple[Data, Data]:
+    a, b = weights.raw(source.a), weights.raw(source.b)
     if target.rows is not None:
-        b = b[..., target.rows, :]
-    if target.columns is not None:
-        a = a[..., target.columns]
-    return (a.T if target.transpose_a else a), b
-
-
-def _stacked_experts(target: Target, weights: SafetensorsFile, factor: float) -> tuple[Weights, Weights]:
-    a, b = np.zeros(target.a_shape, np.float32), np.zeros(target.b_shape, np.float32)
-    for number, source in enumerate(target.sources):
-        if source is not None:
-            a[number, : source.rank] = weights.read(source.a)
-            # llama.cpp divides by the rank of all, PEFT by that of each
-            b[number, :, : source.rank] = _multiplied(weights.read(source.b), factor * source.factor)
+        width = source.rank * ITEM_BYTES[weights.entries[source.b].dtype]
+        b = b"".join([b[row * width : (row + 1) * width] for row in target.rows])
     return a, b
-
-
-def _multiplied(b: Weights, factor: float) -> Weights:
-    return b if factor == 1.0 else b.astype(np.float32) * np.float32(factor)

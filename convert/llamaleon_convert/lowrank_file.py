@@ -12,11 +12,11 @@ from msgspec import Struct
 from llamaleon_convert.atomic import atomic
 from llamaleon_convert.errors import Refused
 from llamaleon_convert.factors import EMBEDDED
+from llamaleon_convert.floats import Weights, laid_out
 from llamaleon_convert.header import Header, refuse_overwriting
 from llamaleon_convert.lora_writer import Pair, write_pairs
 from llamaleon_convert.lowrank import LowRank, relative
 from llamaleon_convert.manifest import fingerprint_of
-from llamaleon_convert.safetensors_file import Weights
 
 NOT_FINITE = "the change holds NaN or infinite values: lower the weights, or look at how it was trained."
 # Of one expert (0 where there are none), as it was computed.
@@ -61,7 +61,7 @@ class _Work:
             a_shape, b_shape = (n_out, rank), (n_in, rank)
         return Pair(tensor, a_shape, b_shape, lambda: self._read(tensor, rank, stack[0] if stack else None))
 
-    def _read(self, tensor: str, rank: int, experts: int | None) -> tuple[Weights, Weights]:
+    def _read(self, tensor: str, rank: int, experts: int | None) -> tuple[memoryview, memoryview]:
         with np.errstate(over="ignore", invalid="ignore"):  # told below, in words
             try:
                 parts = [self.compute(tensor, expert) for expert in range(experts or 1)]
@@ -73,9 +73,9 @@ class _Work:
         b = np.stack([_filled(part.b, rank, 1) for part in parts]) * factor
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise Refused(f"tensor {tensor!r}: {NOT_FINITE}")
-        if experts is not None:
-            return a, b
-        return (b[0], a[0].T) if tensor == EMBEDDED else (a[0], b[0])
+        if experts is None:
+            a, b = (b[0], a[0].T) if tensor == EMBEDDED else (a[0], b[0])
+        return laid_out(a, "F32"), laid_out(b, "F32")
 
 
 def _filled(factor: Weights, rank: int, axis: int) -> Weights:

@@ -1,18 +1,16 @@
 """In which order llama.cpp keeps the rows and columns that transformers keeps in another.
 
-Every reordering is an index array: `served = weight[order]`, and `weight[order] = served` undoes it.
+Every reordering is a list of places: `served[i] = weight[order[i]]`. No numpy here: rows are often only
+copied, and importing it takes longer than that.
 """
 
 from __future__ import annotations
-
-import numpy as np
-import numpy.typing as npt
 
 from llamaleon_convert.architectures import ARCHITECTURES, Place, Rows
 from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.header import Header
 
-Index = npt.NDArray[np.int64]
+Order = list[int]
 
 
 def module_rows(place: Place, rows: int) -> int:
@@ -20,12 +18,12 @@ def module_rows(place: Place, rows: int) -> int:
     return rows if place.rows is Rows.ALL else 2 * rows
 
 
-def row_order(base: Header, place: Place, rows: int) -> Index | None:
+def row_order(base: Header, place: Place, rows: int) -> Order | None:
     """For each of the tensor's `rows`, which of the module's rows it is; None if they are the same."""
     if place.rows is not Rows.ALL:
         begins = {Rows.FIRST: (0, 1), Rows.SECOND: (rows, 1), Rows.EVEN: (0, 2), Rows.ODD: (1, 2)}
         begin, step = begins[place.rows]
-        return begin + step * np.arange(rows)
+        return [begin + step * row for row in range(rows)]
     architecture = ARCHITECTURES[base.architecture]
     if architecture.interleaves_heads and place.kind in {"attn_q", "attn_k"}:
         return interleaved_halves(rows, _heads(base, place, rows))
@@ -34,19 +32,22 @@ def row_order(base: Header, place: Place, rows: int) -> Index | None:
     return None
 
 
-def column_order(base: Header, place: Place, columns: int) -> Index | None:
+def column_order(base: Header, place: Place, columns: int) -> Order | None:
     """The same of the input's columns."""
     if ARCHITECTURES[base.architecture].tiles_value_heads and place.kind == "ssm_out":
         return _tiled_values(base, columns)
     return None
 
 
-def interleaved_halves(rows: int, heads: int) -> Index:
+def interleaved_halves(rows: int, heads: int) -> Order:
     """Within each head, row i of the first half and row i of the second half become neighbours.
 
     Source: llama.cpp `conversion/llama.py`, `LlamaModel.permute`; undoes transformers' own reordering.
     """
-    return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
+    half = rows // heads // 2
+    return [
+        2 * half * head + half * part + row for head in range(heads) for row in range(half) for part in (0, 1)
+    ]
 
 
 def _heads(base: Header, place: Place, rows: int) -> int:
@@ -63,7 +64,7 @@ def _heads(base: Header, place: Place, rows: int) -> int:
     return count
 
 
-def _tiled_values(base: Header, size: int) -> Index:
+def _tiled_values(base: Header, size: int) -> Order:
     """Heads of values, grouped by the key they belong to, in turns instead; what stands before stays.
 
     Source: llama.cpp `conversion/qwen.py`, `_LinearAttentionVReorderBase`.
@@ -74,7 +75,7 @@ def _tiled_values(base: Header, size: int) -> Index:
     if len(counts) != 3 or counts[1] % counts[0] or counts[2] % counts[1]:
         raise ConvertError(f"{base.path}: its ssm.* metadata is damaged: {keys}, {values}, {inner}.")
     n_keys, n_values, n_inner = counts
-    reordered = n_values if size == n_values else n_inner  # one row a head (alpha, beta), or all of its rows
-    before = size - reordered
-    order = np.arange(reordered).reshape(n_keys, n_values // n_keys, -1).swapaxes(0, 1).ravel()
-    return np.concatenate([np.arange(before), before + order])
+    width = 1 if size == n_values else n_inner // n_values  # one row a head (alpha, beta), or all of its rows
+    before, of_a_key = size - width * n_values, n_values // n_keys
+    heads = [key * of_a_key + value for value in range(of_a_key) for key in range(n_keys)]
+    return [*range(before), *(before + head * width + row for head in heads for row in range(width))]

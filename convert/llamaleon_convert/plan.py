@@ -13,7 +13,7 @@ from pathlib import Path
 from llamaleon_convert.architectures import ARCHITECTURES, EMBEDDING, HEAD, Place, locate
 from llamaleon_convert.errors import ConvertError, Refused
 from llamaleon_convert.header import Header
-from llamaleon_convert.order import Index, column_order, module_rows, row_order
+from llamaleon_convert.order import Order, column_order, module_rows, row_order
 from llamaleon_convert.peft_config import MERGE, PeftConfig
 from llamaleon_convert.safetensors_file import SafetensorsFile
 
@@ -52,8 +52,8 @@ class Target:
     b_shape: Shape
     transpose_a: bool = False  # embeddings: stored (rank, n_vocab), served (n_vocab, rank)
     experts: int | None = None  # stacked: A is stored (n_experts * rank, n_in), B (n_out, rank * n_experts)
-    rows: Index | None = None  # order of B's rows
-    columns: Index | None = None  # order of A's columns
+    rows: Order | None = None  # order of B's rows
+    columns: Order | None = None  # order of A's columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Reads a safetensors file one tensor at a time, bfloat16 included, which numpy has not.
+"""Reads a safetensors file one tensor at a time, as bytes or as numbers; numpy is imported for numbers only.
 
 Source: https://github.com/huggingface/safetensors#format
 """
@@ -9,18 +9,18 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from llamaleon_convert.errors import ConvertError, Refused
 from llamaleon_convert.walk import LFS_PREFIX
 
+if TYPE_CHECKING:
+    from llamaleon_convert.floats import Weights
+
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-
-Weights = npt.NDArray[np.floating[Any]]  # float32 or float16
+# A number's last byte holds its sign and the top of its exponent: only with these it can be NaN or infinite.
+TOPS = {"F32": (0x7F, 0xFF), "F16": (*range(0x7C, 0x80), *range(0xFC, 0x100))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,18 @@ class SafetensorsFile:
             end - begin, -1
         )
 
+    def raw(self, name: str) -> bytes:
+        """The bytes of a tensor that is F32 or F16, row by row.
+
+        Raises: Refused if a value is NaN or infinite.
+        """
+        entry = self.entries[name]
+        raw = self._bytes(entry.begin, entry.nbytes)
+        tops = raw[ITEM_BYTES[entry.dtype] - 1 :: ITEM_BYTES[entry.dtype]]
+        if any(top in tops for top in TOPS[entry.dtype]):
+            self._decoded(name, raw)  # which looks at the whole number
+        return raw
+
     def _read(self, name: str, begin: int, nbytes: int) -> Weights:
         dtype = self.entries[name].dtype
         if dtype not in ITEM_BYTES:
@@ -70,14 +82,21 @@ class SafetensorsFile:
                 f"{self.path}: tensor {name!r} is {dtype}; weights must be F32, F16, BF16 or F64. "
                 "Save them again without quantisation."
             )
+        return self._decoded(name, self._bytes(begin, nbytes))
+
+    def _bytes(self, begin: int, nbytes: int) -> bytes:
         with self.path.open("rb") as file:
             file.seek(begin)
             raw = file.read(nbytes)
         if len(raw) != nbytes:
             raise ConvertError(f"{self.path}: the file became shorter while it was being read.")
-        values = _decode(raw, dtype)
-        if not np.isfinite(values).all():
-            bad = int(np.count_nonzero(~np.isfinite(values)))
+        return raw
+
+    def _decoded(self, name: str, raw: bytes) -> Weights:
+        from llamaleon_convert.floats import decode, not_finite
+
+        values = decode(raw, self.entries[name].dtype)
+        if bad := not_finite(values):
             raise Refused(
                 f"{self.path}: tensor {name!r} holds {bad} NaN or infinite values: the training diverged. "
                 "Take an earlier checkpoint, or train again with a lower learning rate."
@@ -129,11 +148,3 @@ class SafetensorsFile:
                 f"{size}. Download it again."
             )
         return Entry(dtype, shape, data_begin + begin, nbytes)
-
-
-def _decode(raw: bytes, dtype: str) -> Weights:
-    if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(raw, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if dtype == "F64":
-        return np.frombuffer(raw, "<f8").astype(np.float32)
-    return np.frombuffer(raw, "<f2" if dtype == "F16" else "<f4")

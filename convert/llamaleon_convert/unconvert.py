@@ -16,10 +16,10 @@ from llamaleon_convert.architectures import ARCHITECTURES, EMBEDDING, ROUTER, Ar
 from llamaleon_convert.atomic import atomic
 from llamaleon_convert.check import check_file
 from llamaleon_convert.errors import ConvertError, Refused
+from llamaleon_convert.floats import Weights
 from llamaleon_convert.header import Header, TensorInfo, read_header
 from llamaleon_convert.order import column_order, module_rows, row_order
 from llamaleon_convert.plan import require_supported
-from llamaleon_convert.safetensors_file import Weights
 from llamaleon_convert.tensors import read_rows
 
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
@@ -124,7 +124,7 @@ def _made(base: Header, lora: Header, module: Module, alpha: float) -> Made:
         width = part.shape[-1]
         factor = rank / width if alpha else float(rank)  # PEFT divides by its own rank; alpha 0: by none
         scaled = part if factor == 1.0 else part * np.float32(factor)
-        rows = np.arange(part.shape[-2]) if order is None else order
+        rows = np.arange(part.shape[-2]) if order is None else np.array(order)
         b[..., rows[:, None], np.arange(column, column + width)] = scaled
         column += 0 if shared else width
     a = first if shared else np.concatenate([a for _, a, _ in pairs], axis=-2)

@@ -109,12 +109,19 @@ class Parser:
     def _string_starts(self, count: int) -> array[int]:
         """Places of `count` strings; leaves `at` behind the last. The one hot loop of this file."""
         head, at, starts = self.head, self.at, array("Q")
-        length_at = struct.Struct("<Q").unpack_from
+        append, length_at, data, held = (
+            starts.append,
+            struct.Struct("<Q").unpack_from,
+            head.data,
+            len(head.data),
+        )
         for _ in range(count):
-            if at + 8 > len(head.data):
+            if at + 8 > held:
                 head.need(at + 8)
-            starts.append(at)
-            at += 8 + length_at(head.data, at)[0]
+                held = len(data)
+            append(at)
+            (length,) = length_at(data, at)
+            at += 8 + length
         head.need(at)
         self.at = at
         return starts

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from llamaleon_convert.architectures import ARCHITECTURES, EMBEDDING, HEAD, Place, locate
 from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.header import Header, TensorInfo, read_header
 from llamaleon_convert.lowrank import Matrix
-from llamaleon_convert.order import Index, column_order, row_order
+from llamaleon_convert.order import Order, column_order, row_order
 from llamaleon_convert.safetensors_file import SafetensorsFile
 from llamaleon_convert.tensors import Floats, read_rows, row_count
 
@@ -27,6 +28,7 @@ INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 
 # A weight in a GGUF's layout; rows of stacked matrices are counted through.
 Rows = Matrix
+Index = npt.NDArray[np.int64]
 
 
 class Model(Protocol):
@@ -136,8 +138,9 @@ class _HfRows:
         self.shape = n_out * experts, n_in
         self._plain = _Plain(model.file(name), name)
         self._n_out = n_out
-        self._order = None if place.kind in {EMBEDDING, HEAD} else row_order(model.served, place, n_out)
-        self._columns: Index | None = column_order(model.served, place, n_in)
+        whole = place.kind in {EMBEDDING, HEAD}
+        self._order = None if whole else _index(row_order(model.served, place, n_out))
+        self._columns = _index(column_order(model.served, place, n_in))
         experts_swapped = architecture.experts is not None and architecture.experts.interleaved
         dense_swapped = architecture.fan_in_fan_out and place.kind not in {EMBEDDING, HEAD}
         self._swapped = experts_swapped if place.stacked else dense_swapped
@@ -169,6 +172,10 @@ class _HfRows:
         low, high = int(wanted.min()), int(wanted.max()) + 1
         stored = self._plain.rows(expert * self._wide + low, expert * self._wide + high)
         return stored[wanted - low]
+
+
+def _index(order: Order | None) -> Index | None:
+    return None if order is None else np.array(order, np.int64)
 
 
 class _Stacked:

@@ -60,13 +60,13 @@ def test_help_and_imports_are_cheap() -> None:
     assert "DoRA" in done.stdout
 
 
-def test_conversion_needs_no_torch(tmp_path: Path) -> None:
+def test_conversion_needs_no_torch_and_copying_no_numpy(tmp_path: Path) -> None:
     base, peft_dir = plain.write_base(tmp_path / "base.gguf"), plain.write_peft(tmp_path / "peft")
     code = (
         "import sys\n"
         "from llamaleon_convert.__main__ import main\n"
         "status = main(sys.argv[1:])\n"
-        "assert not {'torch', 'transformers', 'peft', 'llama_cpp'} & set(sys.modules)\n"
+        "assert not {'torch', 'transformers', 'peft', 'llama_cpp', 'numpy'} & set(sys.modules)\n"
         "sys.exit(status)"
     )
     command = [sys.executable, "-c", code, str(peft_dir), "--base", str(base), "-o", str(tmp_path / "o.gguf")]

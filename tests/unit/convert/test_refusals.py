@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -222,6 +223,23 @@ def test_tensors(change: Callable[[plain.Tensors], None], message: str, tmp_path
     tensors = plain.lora_tensors()
     change(tensors)
     refused(plain.write_peft(tmp_path / "peft", tensors), base, message)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_only_numbers_that_are_not_finite_are_refused(dtype: type[np.floating[Any]], tmp_path: Path) -> None:
+    """The largest numbers share the byte by which the others are noticed first."""
+    base, largest = plain.write_base(tmp_path / "base.gguf"), np.finfo(dtype).max
+    for value in (np.nan, np.inf, -np.inf, largest, -largest, np.finfo(dtype).smallest_subnormal):
+        tensors = {name: array.astype(dtype) for name, array in plain.lora_tensors().items()}
+        filled(float(value))(tensors)
+        peft_dir, out = plain.write_peft(tmp_path / "peft", tensors), tmp_path / "out.gguf"
+        if not np.isfinite(value):
+            refused(peft_dir, base, "1 NaN or infinite")
+            continue
+        convert(peft_dir, base, out)
+        (written,) = (one for one in gguf.GGUFReader(out).tensors if one.name == "blk.0.attn_q.weight.lora_b")
+        assert written.data.dtype == dtype
+        assert written.data[3, 1] == dtype(value)
 
 
 def test_half_a_pair(tmp_path: Path) -> None:
