@@ -22,6 +22,10 @@ from .reporting import reporting
 # that serves) that made a step nine times slower. Sleeping at once took 1.4 times as long on an idle machine.
 # A microsecond of spinning, then sleeping, has little of either. The engine does the same (binding/cores.py).
 OPENMP_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+# Tensors of 2 MiB and more begin at whole huge pages. Otherwise glibc before 2.38 seldom gives a tensor the
+# place that one of the same size left: it looks for the alignment's bytes more. Recomputing activations took
+# a quarter less memory so, and a step 5 to 10 % less time, since fewer pages are faulted in.
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 
 def main(arguments: list[str]) -> int:
@@ -29,8 +33,9 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m llamaleon_trainer JOB_DIR   (an existing directory)", file=sys.stderr)
         return 2
     job_dir = Path(arguments[0])
-    if not any(name in os.environ for name in OPENMP_WAITING):  # read once, when torch is loaded
-        os.environ.update(OPENMP_WAITING)
+    for settings in (OPENMP_WAITING, HUGE_PAGES):  # read once, when torch is loaded
+        if not any(name in os.environ for name in settings):
+            os.environ.update(settings)
     try:
         with job_lock(job_dir / "trainer.lock") as lock:
             _log_to(job_dir / "trainer.log")

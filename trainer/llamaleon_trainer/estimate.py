@@ -28,9 +28,9 @@ TRIED_BATCHES = 4  # what trying takes: one batch three times, and two rows
 FLOAT = 4  # bytes
 # Python, torch, transformers and peft in a process. What a context takes of a GPU is not counted.
 RUNTIME_BYTES = {"cpu": 420 << 20, "cuda": 0}
-# What a pass occupies over what it holds: passes of other widths leave holes in the C library's heap (1.2 to
-# 1.9 times was seen). To return them at once (M_MMAP_THRESHOLD of 256 KiB) took a quarter more of the CPU.
-HOLES = {"cpu": 1.5, "cuda": 1.0}
+# What a pass occupies over what it holds: passes of other widths leave holes in the C library's heap (1.6 to
+# 1.9 times was seen). To return them at once (M_MMAP_THRESHOLD of 256 KiB) took half as long again.
+HOLES = {"cpu": 1.7, "cuda": 1.0}
 # Numbers that a block keeps for each token, in units of its widths, beside keys and values: the inputs of
 # norms and of the LoRA layers, queries, attention's output and the products of the MLP. Counted in
 # transformers' Llama, which every family resembles.

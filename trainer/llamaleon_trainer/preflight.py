@@ -96,8 +96,9 @@ class Trial:
         items = sorted(self._inputs.train.examples, key=token_count)
         (few, less), (many, more) = (self._saved([item]) for item in (items[0], items[-1]))
         per_token = (more - less) / (many - few) if many > few else more / many
-        # Beside it, a block's gradients while they are computed, and the logits of a part.
-        beside = 4 * self._shape.kept
+        # Beside it, a block's gradients while they are computed, and the logits of a part. What a block
+        # computes anew is not seen here: checkpoints keep it themselves.
+        beside = 4 * self._shape.kept * (2 if self._spec.gradient_checkpointing else 1)
         head = estimate.head_bytes(self._shape, self._spec, self._device.type)
         return Kept(max(0.0, more - per_token * many) + head, per_token + beside)
 
