@@ -118,8 +118,12 @@ class PrefixStore:
         return (found, length) if found is not None else None
 
     def restore_s(self, entry: Stored) -> float:
-        """Seconds that copying it back should take."""
-        return len(entry.state) * self._back_s
+        """Seconds that copying it back should take.
+
+        No more than copying out, which is measured again with whatever leaves: one slow copy back, on a busy
+        machine, must not be the last.
+        """
+        return len(entry.state) * min(self._back_s, self._out_s)
 
     def restore(self, entry: Stored, slot: int, count: int, end: int | None = None) -> bool:
         """Fill the empty `slot` with its first `count` tokens, which end before position `end`.

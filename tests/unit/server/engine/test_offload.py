@@ -96,6 +96,16 @@ def test_while_streams_wait_copies_are_short(monkeypatch: pytest.MonkeyPatch) ->
     assert shelf.find([2] * 1000) == 1000
 
 
+def test_one_slow_copy_back_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, clock = Shelf(100_000), iter(range(0, 1000, 100))
+    shelf.put([1] * 100)
+    stored, length = shelf.store.find(adapters(""), np.array([1] * 100, np.int32)) or pytest.fail("not there")
+    with monkeypatch.context() as patch:
+        patch.setattr("time.perf_counter", lambda: float(next(clock)))  # a hundred seconds
+        assert shelf.store.restore(stored, shelf.kv.open(), length)
+    assert shelf.store.restore_s(stored) < 1
+
+
 @pytest.mark.parametrize(("token_s", "worth_it"), [(1.0, True), (0.0, False)])
 def test_it_comes_back_only_if_that_is_quicker_than_computing_it(token_s: float, worth_it: bool) -> None:
     bench = Bench(
