@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +13,15 @@ from llamaleon_convert.errors import ConvertError
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`: takes its name, synced, when the block ends well; else is removed."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise ConvertError(f"{path}: cannot be written: {error.strerror or error}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are private
         temporary.replace(path)
     except OSError as error:
         raise ConvertError(f"{path}: cannot be written: {error.strerror or error}") from error

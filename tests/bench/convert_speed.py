@@ -32,7 +32,7 @@ from llamaleon_convert import convert
 from llamaleon_convert.header import read_header
 
 UPSTREAM = "LLAMALEON_BENCH_CONVERT_LORA"
-RUNS = 3
+RUNS = 5
 GOAL = 10  # times faster than upstream's, of the 7 B adapter
 VOCABULARY, MERGES = 151_936, 151_387  # Qwen 2.5's
 
@@ -128,10 +128,11 @@ def _figure(directory: Path, shape: Shape) -> Figure:
     write_base(base, shape)
     adapter_mb = write_peft(peft_dir, shape) / 1e6
     header_s = _median_s(lambda: read_header(base))
-    whole_s = _median_s(lambda: _run(peft_dir, base, out))
+    whole_s = _median_s(lambda: _run(peft_dir, base, out), out)
     cpu_s, peak_mib = _run(peft_dir, base, out)
-    inside_s = _median_s(lambda: convert(peft_dir, base, out))  # as in a running server
-    copy_s = _median_s(lambda: shutil.copyfile(out, directory / "copy"))  # what no converter can do without
+    inside_s = _median_s(lambda: convert(peft_dir, base, out), out)  # as in a running server
+    copy = directory / "copy"
+    copy_s = _median_s(lambda: shutil.copyfile(out, copy), copy)  # what no converter can do without
     measured = (
         f"{whole_s:.2f} s ({cpu_s:.2f} s of CPU), peak {peak_mib:.0f} MiB, base header {header_s:.2f} s"
         f", in a running process {inside_s:.2f} s, a plain copy of the file {copy_s:.2f} s"
@@ -182,7 +183,7 @@ def _upstream(script: Path, directory: Path, shape: Shape) -> tuple[float, float
         str(out),
     ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = _median_s(lambda: subprocess.run(command, check=True, capture_output=True), RUNS)
+    seconds = _median_s(lambda: subprocess.run(command, check=True, capture_output=True), out)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / RUNS
     ours, theirs = read_header(directory / "out.gguf").tensors, read_header(out).tensors
@@ -199,9 +200,12 @@ def _run(peft_dir: Path, base: Path, out: Path) -> tuple[float, float]:
     return float(cpu_s), float(peak_kib) / 1024
 
 
-def _median_s(action: Callable[[], object], runs: int = RUNS) -> float:
+def _median_s(action: Callable[[], object], written: Path | None = None) -> float:
+    """Of RUNS; a file that is `written` is new each time: to free an older one takes a while too."""
     times = []
-    for _ in range(runs):
+    for _ in range(RUNS):
+        if written is not None:
+            written.unlink(missing_ok=True)
         begin = time.perf_counter()
         action()
         times.append(time.perf_counter() - begin)
