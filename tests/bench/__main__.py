@@ -64,11 +64,13 @@ def measures(options: Options) -> dict[str, Measure]:
         "convert": plain("convert_speed"),
         "train": with_options("train"),
         "estimates": with_options("estimates"),
+        "compile": with_options("compiled"),
         "parity": plain("parity"),
         "parity-families": with_options("parity_families"),
         "qlora": with_options("qlora"),
         "qlora-outliers": with_options("qlora_outliers"),
         "qlora-memory": with_options("qlora_memory"),
+        "seven-billion": with_options("seven_billion"),
     }
 
 

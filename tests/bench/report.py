@@ -31,7 +31,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Training": (
         "Beside TRL's SFTTrainer with peft: processes in turns, the same model, rows, batch, precision and "
         "LoRA settings (`make bench-train`).",
-        ("train", "estimates"),
+        ("train", "estimates", "compile"),
     ),
     "The product": (
         "The demonstration prints its own figures (`make demo`).",
@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Training on the blocks that serve": (
         "`base_weights`: docs/training.md says what each is.",
-        ("qlora", "qlora-outliers", "qlora-memory"),
+        ("qlora", "qlora-outliers", "qlora-memory", "seven-billion"),
     ),
 }
 UNTESTED = "Not run: no machine with a GPU was at hand. Nothing here says how mixing performs on one."

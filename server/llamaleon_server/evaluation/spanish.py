@@ -246,4 +246,49 @@ RECORDED: dict[str, str] = {
         "En las filas apartadas el adaptador no supera a la base por {margin}: {metric} {after} frente a "
         "{before} de la base."
     ),
+    "out of memory with {rows} rows a pass: going on with {fewer}": (
+        "Sin memoria con {rows} filas por pasada: se sigue con {fewer}."
+    ),
+    "out of memory with one row a pass: recomputing activations from now on, which is slower": (
+        "Sin memoria con una fila por pasada: desde aquí se recalculan las activaciones, que es más lento."
+    ),
+    (
+        "not even one row fits into memory: lower `max_sequence_tokens` or `lora.r`, use precision bfloat16, "
+        "or a smaller base"
+    ): (
+        "Ni una fila cabe en la memoria: baja `max_sequence_tokens` o `lora.r`, usa la precisión bfloat16 o "
+        "una base más pequeña."
+    ),
+    "the base does not fit into memory ({error}); use a smaller base or a GPU": (
+        "La base no cabe en la memoria ({error}); usa una base más pequeña o una GPU."
+    ),
+    (
+        "the loss is not a number at step {step}: lower `learning_rate` (now {rate}) or raise "
+        "`warmup_fraction`"
+    ): (
+        "En el paso {step} la pérdida o el gradiente no es un número: baja `learning_rate` (ahora {rate}) o "
+        "sube `warmup_fraction`."
+    ),
+    (
+        "the held-out loss is not a number at step {step}: lower `learning_rate` (now {rate}) or raise "
+        "`warmup_fraction`"
+    ): (
+        "En el paso {step} la pérdida en las filas apartadas no es un número: baja `learning_rate` (ahora "
+        "{rate}) o sube `warmup_fraction`."
+    ),
+    "no logits of the served base to compare with: the base is not proved": (
+        "No hay logits de la base servida con que comparar: la base no está comprobada."
+    ),
+    (
+        "the base loaded for training is not the one that is served: mean KL {kl} per token over {tokens} "
+        "tokens, at most {limit} is allowed."
+    ): (
+        "La base cargada para entrenar no es la que se sirve: KL media de {kl} por token en {tokens} tokens, "
+        "como mucho se admite {limit}."
+    ),
+    (
+        "Train from the GGUF itself, or from the very Hugging Face directory that it was made from."
+    ): "Entrena con el propio GGUF, o con el directorio de Hugging Face del que se hizo.",
+    "The trainer died {count} times.": "El entrenador murió {count} veces.",
+    "Its last words: {words}": "Sus últimas palabras: {words}",
 }

@@ -6,7 +6,8 @@ import ast
 import html
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.unit.server.evaluation.test_report import LABELS, model, record, rows
@@ -167,6 +168,42 @@ def test_what_the_trainer_records_is_retold() -> None:
     assert SPANISH.retold(message).startswith(
         "La pérdida en las filas apartadas subió de 1,0000 en el paso 3 a 2,0000:"
     )
+
+
+def test_why_a_training_failed_is_retold() -> None:
+    pytest.importorskip("torch")
+    from llamaleon_trainer.checkpoint import Progress
+    from llamaleon_trainer.errors import OutOfMemory
+    from llamaleon_trainer.job import JobSpec
+    from llamaleon_trainer.passes import Passes
+    from llamaleon_trainer.process import why_failed
+    from llamaleon_trainer.train import Trainer
+
+    written: list[str] = []
+    events = cast(Any, SimpleNamespace(write=lambda _, message: written.append(message)))
+    model = SimpleNamespace(activation_checkpointing_enable=lambda: None)
+    passes = Passes(model, JobSpec(job_id="j", base="b", batch_size=2), events, 10, packed=False)
+
+    def never() -> None:
+        raise MemoryError
+
+    with pytest.raises(OutOfMemory) as too_little:
+        passes.fitting(2, never)
+    state = cast(Any, SimpleNamespace(progress=Progress(step=7), spec=JobSpec(job_id="j", base="b")))
+    failures = [
+        str(too_little.value),
+        str(Trainer._diverged(state, "loss")),
+        str(Trainer._diverged(state, "held-out loss")),
+        why_failed(MemoryError("12 GiB"))[1],
+    ]
+    assert len(written) == 2
+    for message in [*written, *failures]:
+        spanish = SPANISH.retold(message)
+        assert spanish != message
+        assert not re.search(r"\b(the|memory|step|than)\b", spanish), spanish
+    assert "paso 7" in SPANISH.retold(failures[1])
+    died = "The trainer died 3 times. Its last words: Killed"
+    assert SPANISH.retold(died) == "El entrenador murió 3 veces. Sus últimas palabras: Killed"
 
 
 @pytest.mark.parametrize(
