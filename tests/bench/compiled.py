@@ -24,7 +24,7 @@ from llamaleon_trainer.job import JobSpec, LoraSettings
 from llamaleon_trainer.lora import add_lora
 from llamaleon_trainer.losses import Head, token_losses
 
-ROWS, LENGTHS, ROUNDS = 4, (256, 192, 240, 256), 5
+ROWS, LENGTHS, ROUNDS = 4, (256, 192, 240, 256), 11
 
 
 def measure(scratch: Path, options: Options) -> list[Figure]:
