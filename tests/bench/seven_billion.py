@@ -1,8 +1,8 @@
-"""A model of 7 billion weights trained on its own Q4_K_M blocks, for real: what the whole process occupies.
+"""A model of 7 billion weights trained on its own Q4_K_M blocks, for real: what that occupies.
 
-Random weights of Qwen2's shape, random tokens; the trainer as a server starts it, on a GPU if there is one. On a
-CPU the figure is the whole process's, with Python and torch in it and more in float32 than a GPU would hold; the
-speed then says nothing about one.
+Random weights of Qwen2's shape, random tokens; the trainer as a server starts it, on a GPU if there is one.
+On a CPU the figure is the whole process's, with Python and torch in it and more in float32 than a GPU holds;
+the speed then says nothing about one.
 """
 
 from __future__ import annotations
