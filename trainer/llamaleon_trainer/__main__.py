@@ -23,8 +23,8 @@ from .reporting import reporting
 # A microsecond of spinning, then sleeping, has little of either. The engine does the same (binding/cores.py).
 OPENMP_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 # Tensors of 2 MiB and more begin at whole huge pages. Otherwise glibc (2.36) seldom gives a tensor the place
-# that one of the same size left, since it looks for the alignment's 64 bytes more. Recomputing activations took
-# a quarter less memory so, and a step 5 to 10 % less time: fewer pages are faulted in.
+# that one of the same size left, since it looks for the alignment's 64 bytes more. Recomputing activations
+# took a quarter less memory so, and a step 5 to 10 % less time: fewer pages are faulted in.
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 
