@@ -109,12 +109,8 @@ class Parser:
     def _string_starts(self, count: int) -> array[int]:
         """Places of `count` strings; leaves `at` behind the last. The one hot loop of this file."""
         head, at, starts = self.head, self.at, array("Q")
-        append, length_at, data, held = (
-            starts.append,
-            struct.Struct("<Q").unpack_from,
-            head.data,
-            len(head.data),
-        )
+        append, length_at = starts.append, struct.Struct("<Q").unpack_from
+        data, held = head.data, len(head.data)
         for _ in range(count):
             if at + 8 > held:
                 head.need(at + 8)
