@@ -128,7 +128,14 @@ def _figure(directory: Path, shape: Shape) -> Figure:
     write_base(base, shape)
     adapter_mb = write_peft(peft_dir, shape) / 1e6
     header_s = _median_s(lambda: read_header(base))
-    whole_s = _median_s(lambda: _run(peft_dir, base, out), out)
+    script = os.environ.get(UPSTREAM)
+    upstream = _Upstream(Path(script), directory, shape) if script else None
+    ours, theirs = [], []
+    for _ in range(RUNS):  # in turns, so that a slow minute of the machine hits both
+        ours.append(_seconds(lambda: _run(peft_dir, base, out), out))
+        if upstream:
+            theirs.append(_seconds(upstream.run, upstream.out))
+    whole_s = statistics.median(ours)
     cpu_s, peak_mib = _run(peft_dir, base, out)
     inside_s = _median_s(lambda: convert(peft_dir, base, out), out)  # as in a running server
     copy = directory / "copy"
@@ -140,22 +147,46 @@ def _figure(directory: Path, shape: Shape) -> Figure:
     raw = {"whole_s": whole_s, "cpu_s": cpu_s, "peak_mib": peak_mib, "header_s": header_s, "mb": adapter_mb}
     raw |= {"inside_s": inside_s, "copy_s": copy_s}
     goal = "under 1 s" if adapter_mb < 30 else None
-    if script := os.environ.get(UPSTREAM):
-        upstream_s, upstream_cpu_s = _upstream(Path(script), directory, shape)
-        times, cpu_times = upstream_s / whole_s, upstream_cpu_s / cpu_s
+    if upstream:
+        upstream.check(out)
+        upstream_s, upstream_cpu_s = statistics.median(theirs), upstream.cpu_s / RUNS
+        ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
+        times, cpu_times = statistics.median(ratios), upstream_cpu_s / cpu_s
         raw |= {"upstream_s": upstream_s, "upstream_cpu_s": upstream_cpu_s, "times_faster": times}
         measured += (
             f"; llama.cpp's script {upstream_s:.2f} s ({upstream_cpu_s:.2f} s of CPU), "
-            f"{times:.1f} times as long ({cpu_times:.1f} times the CPU)"
+            f"{times:.1f} times as long (rounds {min(ratios):.1f} to {max(ratios):.1f}; "
+            f"{cpu_times:.1f} times the CPU)"
         )
         goal = goal or f"at least {GOAL} times faster"
     what = f"PEFT adapter of {adapter_mb:.0f} MB ({shape.name}) to GGUF, whole command"
     return Figure(what, measured, goal, raw)
 
 
-def _upstream(script: Path, directory: Path, shape: Shape) -> tuple[float, float]:
-    """(seconds, seconds of CPU) of llama.cpp's own converter for the same adapter."""
-    config = {
+class _Upstream:
+    """llama.cpp's own converter, for the same adapter."""
+
+    def __init__(self, script: Path, directory: Path, shape: Shape) -> None:
+        base, self.out, self.cpu_s = directory / "hf", directory / "upstream.gguf", 0.0
+        base.mkdir()
+        (base / "config.json").write_text(json.dumps(_config(shape)))
+        self._command = [sys.executable, str(script), str(directory / "peft")]
+        self._command += ["--base", str(base), "--outfile", str(self.out)]
+
+    def run(self) -> None:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(self._command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.cpu_s += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    def check(self, out: Path) -> None:
+        """Raises: RuntimeError if `out`, which we wrote, holds other tensors."""
+        if read_header(out).tensors.keys() != read_header(self.out).tensors.keys():
+            raise RuntimeError("the two converters wrote different tensors")
+
+
+def _config(shape: Shape) -> dict[str, object]:
+    return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
         "hidden_size": shape.hidden,
@@ -169,27 +200,6 @@ def _upstream(script: Path, directory: Path, shape: Shape) -> tuple[float, float
         "vocab_size": VOCABULARY,
         "tie_word_embeddings": True,
     }
-    base = directory / "hf"
-    base.mkdir()
-    (base / "config.json").write_text(json.dumps(config))
-    out = directory / "upstream.gguf"
-    command = [
-        sys.executable,
-        str(script),
-        str(directory / "peft"),
-        "--base",
-        str(base),
-        "--outfile",
-        str(out),
-    ]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = _median_s(lambda: subprocess.run(command, check=True, capture_output=True), out)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / RUNS
-    ours, theirs = read_header(directory / "out.gguf").tensors, read_header(out).tensors
-    if ours.keys() != theirs.keys():
-        raise RuntimeError("the two converters wrote different tensors")
-    return seconds, cpu_s
 
 
 def _run(peft_dir: Path, base: Path, out: Path) -> tuple[float, float]:
@@ -201,15 +211,16 @@ def _run(peft_dir: Path, base: Path, out: Path) -> tuple[float, float]:
 
 
 def _median_s(action: Callable[[], object], written: Path | None = None) -> float:
-    """Of RUNS; a file that is `written` is new each time: to free an older one takes a while too."""
-    times = []
-    for _ in range(RUNS):
-        if written is not None:
-            written.unlink(missing_ok=True)
-        begin = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    return statistics.median(_seconds(action, written) for _ in range(RUNS))
+
+
+def _seconds(action: Callable[[], object], written: Path | None = None) -> float:
+    """A file that is `written` is new each time: to free an older one takes a while too."""
+    if written is not None:
+        written.unlink(missing_ok=True)
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
