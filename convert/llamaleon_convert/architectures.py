@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 
 class Rows(Enum):
@@ -22,16 +23,14 @@ class Rows(Enum):
     ODD = "every other one from the second"
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """One tensor out of a module. Of several `kinds` (without `blk.N.` and `.weight`) the base has one."""
 
     kinds: tuple[str, ...]
     rows: Rows = Rows.ALL
 
 
-@dataclass(frozen=True, slots=True)
-class Experts:
+class Experts(Struct, frozen=True):
     """The experts of a mixture: since transformers 5 two parameters of one module, before a module each."""
 
     module: str = "mlp.experts"
@@ -74,8 +73,7 @@ LLAMA_ROOTS = ("model", "model.language_model", "language_model.model")
 EMBEDDING, HEAD = "token_embd", "output"
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Struct, frozen=True):
     """`layers` maps a module inside a layer to the tensors that it becomes."""
 
     layers: Modules = field(default_factory=lambda: LLAMA_LIKE)
@@ -197,8 +195,7 @@ IGNORED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The GGUF tensor of a module, or of a part of it. `block` is None outside the layers."""
 
     tensor: str

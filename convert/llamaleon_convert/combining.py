@@ -17,10 +17,10 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.factors import Factors, opened
@@ -34,8 +34,7 @@ PARALLEL = 0.9995  # mergekit: so nearly alike that the arc is a line
 Pair = tuple[Floats, Floats]
 
 
-@dataclass(frozen=True, slots=True)
-class How:
+class How(Struct, frozen=True):
     method: str
     weights: tuple[float, ...]
     density: float

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from llamaleon_convert.architectures import lora_reaches
 from llamaleon_convert.errors import ConvertError, Refused
@@ -27,8 +27,7 @@ class Extracted(Approximation, frozen=True):
     left_behind: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Difference:
+class _Difference(Struct, frozen=True):
     """Of one matrix; of stacked experts the one from row `first`."""
 
     before: Rows

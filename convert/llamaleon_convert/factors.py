@@ -8,10 +8,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from llamaleon_convert.check import check_file
 from llamaleon_convert.conversion import convert_directory
@@ -22,8 +22,7 @@ from llamaleon_convert.tensors import Floats, read_rows
 EMBEDDED = "token_embd.weight"
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
+class Factors(Struct, frozen=True):
     """One adapter's low-rank changes; every pair is read when it is asked for."""
 
     header: Header

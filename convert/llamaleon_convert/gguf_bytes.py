@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamaleon_convert.ggml_types import TENSOR_TYPES
 from llamaleon_convert.walk import MAGIC, STRING
@@ -17,8 +18,7 @@ FLOAT32, UINT64 = 6, 10
 TYPE_IDS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One tensor of the table; `shape` as ggml counts, the fastest-running dimension first."""
 
     name: str

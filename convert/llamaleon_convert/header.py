@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llamaleon_convert.errors import ConvertError
 from llamaleon_convert.ggml_types import TENSOR_TYPES
@@ -22,8 +24,7 @@ Scalar = int | float | bool | str
 Value = Scalar | list[Scalar]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(Struct, frozen=True):
     """One row of the tensor table. `offset` is from the start of `file`, a part of the model or all of it."""
 
     name: str
@@ -36,8 +37,7 @@ class TensorInfo:
     file: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What a model says about itself. Made by `read_header`."""
 
     path: Path  # of a split model, its first part
@@ -212,7 +212,7 @@ def _parse(head: Head) -> Header:
     tensor_count, key_count = parser.uint("Q"), parser.uint("Q")
     metadata, spans = _parse_metadata(parser, key_count)
     tensors = _parse_tensors(parser, tensor_count, _alignment(parser, metadata))
-    return Header(head.path, head.size, tensors, metadata, spans, bytes(head.data[: parser.at]))
+    return Header(head.path, head.size, tensors, metadata, spans, bytes(memoryview(head.data)[: parser.at]))
 
 
 def _parse_metadata(

@@ -14,9 +14,10 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+
+from msgspec import Struct
 
 from llamaleon_convert.gguf_bytes import Row, entry, head, padding
 from llamaleon_convert.hashed import Data, Hashed
@@ -25,8 +26,7 @@ from llamaleon_convert.plan import Source, Target
 from llamaleon_convert.safetensors_file import ITEM_BYTES, SafetensorsFile
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """A and B of one tensor as they will lie in the file; `read` fetches both when their turn has come."""
 
     tensor: str

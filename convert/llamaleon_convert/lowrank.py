@@ -6,12 +6,12 @@ singular values left out; for an approximation by a projection P it is |M|^2 - |
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from llamaleon_convert.tensors import Floats, chunks
 
@@ -31,8 +31,7 @@ class Matrix(Protocol):
     def rows(self, begin: int, end: int) -> Floats: ...
 
 
-@dataclass(frozen=True, slots=True)
-class LowRank:
+class LowRank(Struct, frozen=True):
     """`B @ A`, with A (rank, n_in) and B (n_out, rank), and squared Frobenius norms."""
 
     a: Floats

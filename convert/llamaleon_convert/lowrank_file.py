@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
 from llamaleon_convert.atomic import atomic
 from llamaleon_convert.errors import Refused
@@ -46,8 +45,7 @@ def write_approximation(
     return Approximation(str(path), int(work.alpha), relative(lost, whole), errors)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
+class _Work(Struct, frozen=True):
     base: Header
     alpha: float
     compute: Compute

@@ -6,9 +6,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from llamaleon_convert.errors import ConvertError, Refused
 from llamaleon_convert.walk import LFS_PREFIX
@@ -49,8 +50,7 @@ READ = frozenset({"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslor
 BASE_KEPT_BY = {True, False, None, "true", "false", "gaussian", "eva", "orthogonal", "mica"}
 
 
-@dataclass(frozen=True, slots=True)
-class PeftConfig:
+class PeftConfig(Struct, frozen=True):
     """The part of PEFT's LoraConfig that decides what an adapter computes."""
 
     r: int

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llamaleon_convert.architectures import ARCHITECTURES, EMBEDDING, HEAD, Place, locate
 from llamaleon_convert.errors import ConvertError, Refused
@@ -29,8 +31,7 @@ TIED = (
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A pair of arrays of the safetensors file. `factor` is what B is multiplied by beside its fellows."""
 
     a: str
@@ -39,8 +40,7 @@ class Source:
     factor: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """One tensor of the base on its way into the GGUF LoRA; shapes as served."""
 
     module: str
@@ -56,16 +56,14 @@ class Target:
     columns: Order | None = None  # order of A's columns
 
 
-@dataclass(frozen=True, slots=True)
-class BaseCopy:
+class BaseCopy(Struct, frozen=True):
     """A base weight that PEFT saved beside a LoRA on an embedding or head: must be the base's own."""
 
     name: str
     tensor: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     targets: list[Target]
     base_copies: list[BaseCopy]
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from llamaleon_convert.errors import ConvertError, Refused
 from llamaleon_convert.walk import LFS_PREFIX
@@ -23,8 +24,7 @@ ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 TOPS = {"F32": (0x7F, 0xFF), "F16": (*range(0x7C, 0x80), *range(0xFC, 0x100))}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One tensor. `begin` is from the start of the file; `shape` is row-major."""
 
     dtype: str

@@ -8,14 +8,14 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/llama.cpp, `llama_
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _PART = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """`number` counts from 1, unlike `split.no` inside the file."""
 
     prefix: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from safetensors.numpy import save
 
 from llamaleon_convert.architectures import ARCHITECTURES, EMBEDDING, ROUTER, Architecture, Place, locate
@@ -25,8 +25,7 @@ from llamaleon_convert.tensors import read_rows
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(Struct, frozen=True):
     """One module or parameter of the transformers model, with the tensors of the LoRA that it becomes."""
 
     name: str  # as PEFT's patterns call it
@@ -36,8 +35,7 @@ class Module:
     is_parameter: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """The arrays of one module as PEFT keeps them. `factor`: what B must be multiplied by at that rank."""
 
     module: Module

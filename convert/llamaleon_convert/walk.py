@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import struct
 from array import array
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from llamaleon_convert.errors import ConvertError
 
@@ -28,8 +29,7 @@ STRING, ARRAY = 8, 9
 SCALAR_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(Struct, frozen=True):
     """Where an undecoded array lies. `starts` are the places of its strings, None for numbers."""
 
     item_type: int
