@@ -109,14 +109,14 @@ class Parser:
     def _string_starts(self, count: int) -> array[int]:
         """Places of `count` strings; leaves `at` behind the last. The one hot loop of this file."""
         head, at, starts = self.head, self.at, array("Q")
-        append, length_at = starts.append, struct.Struct("<Q").unpack_from
-        data, held = head.data, len(head.data)
+        append, length_at, data = starts.append, struct.Struct("<Q").unpack_from, head.data
         for _ in range(count):
-            if at + 8 > held:
+            try:
+                (length,) = length_at(data, at)
+            except (struct.error, OverflowError):  # not read that far yet
                 head.need(at + 8)
-                held = len(data)
+                (length,) = length_at(data, at)
             append(at)
-            (length,) = length_at(data, at)
             at += 8 + length
         head.need(at)
         self.at = at
