@@ -57,6 +57,7 @@ class AdapterBank:
             limit_ranks=self._hot.limit_ranks if self._hot is not None else 0,
             changed=self._changed,
             leaves=self._leaves,
+            unused=self._unused,
         )
         self._failed: dict[str, AdapterError] = {}  # could not be read again
         self._alone: dict[AdapterSet, bool] = {}  # see `_is_alone`; cleared when that may change
@@ -86,11 +87,14 @@ class AdapterBank:
         self._alone.clear()
         self._trim()
 
-    def _leaves(self, key: str, native: Adapter | None) -> None:
+    def _leaves(self, key: str) -> None:
         if self._hot is not None:
             self._hot.leave(key)
-        if native is not None and any(context.uses(native.handle) for context in self.contexts):
-            self._let_go()
+
+    def _unused(self, native: Adapter) -> None:
+        for context in self.contexts:
+            if context.uses(native.handle):
+                context.use_adapters(())
 
     # ------------------------------------------------------------ each step
 
@@ -217,11 +221,18 @@ class AdapterBank:
             self._failed[known.key] = error
         self._trim()
 
-    def _trim(self) -> None:
-        """Keep RAM within its limit: those in the bank are kept longest, those on their way in always."""
+    def _trim(self, now: AdapterSet = ()) -> None:
+        """Keep RAM within its limit: the bank's are kept longest, those on their way in always.
+
+        So are llama.cpp's own copies of those that run, that are pinned, or that a pass uses `now`.
+        """
         hot = self._hot.entries if self._hot is not None else {}
-        on_their_way = {key for key in self._users if key not in hot}
-        self._warm.trim(list(self.roster.known.values()), last=set(hot), never=on_their_way)
+        known = self.roster.known
+        kept = {key for key in self._users if key not in hot}
+        wanted = {use.key for use in now} | self._users.keys() | self.roster.pinned
+        kept |= {key for key in wanted if key in known and known[key].native is not None}
+        for one in self._warm.excess(known.values(), last=hot.keys(), never=kept):
+            self.roster.make_cold(one)
 
     # ------------------------------------------------------------ a pass
 
@@ -258,7 +269,7 @@ class AdapterBank:
             raise ValueError(f"one pass takes one lane of adapters, not {len(lanes)}")
         if self._mixer is None or any(adapters and self._is_alone(adapters) for adapters in sets):
             (adapters,) = sets
-            context.use_adapters(tuple((self.roster.native(use.key).handle, use.weight) for use in adapters))
+            self._use_native(context, adapters)
             if self._mixer is not None:
                 self._mixer.rest()
             return False
@@ -279,6 +290,11 @@ class AdapterBank:
         )
         return self._mixer.intercepts
 
+    def _use_native(self, context: Context, adapters: AdapterSet) -> None:
+        native = tuple((self.roster.native(use.key).handle, use.weight) for use in adapters)
+        if context.use_adapters(native):  # some may have been read, others may have had their last use
+            self._trim(adapters)
+
     def _uses(self, adapters: AdapterSet) -> Uses:
         return tuple((self._place(use.key), use.weight) for use in adapters)
 
@@ -297,14 +313,14 @@ class AdapterBank:
         """`users` are the running sequences of each adapter. May be called from another thread."""
         known = list(self.roster.known.values())
         alone = {one.key: one.alone for one in known if one.alone}
-        warm = [one.weights for one in known if one.weights is not None]
+        warm = [one.held_bytes for one in known if one.held_bytes]
         status = BankStatus(
             mixing=not (self._off or self._splits),
             reason=self._off or self._splits,
             alone=alone,
             warm_adapters=len(warm),
-            warm_bytes=sum(weights.bytes for weights in warm),
-            cold_adapters=len(known) - len(warm) - len(alone),
+            warm_bytes=sum(warm),
+            cold_adapters=len(known) - len(warm),
         )
         return status if self._hot is None else self._with_hot(status, self._hot, users)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llamaleon_server.binding.adapters import Adapter, AdapterLoader
-from llamaleon_server.binding.errors import AdapterError
+from llamaleon_server.binding.errors import AdapterError, UnreadableAdapterError
 from llamaleon_server.binding.model import Model
 from llamaleon_server.engine.adapters.warm import Known, Read, WarmAdapters
 
@@ -25,12 +25,13 @@ class Roster:
         off: str | None,
         limit_ranks: int,
         changed: Callable[[], None],
-        leaves: Callable[[str, Adapter | None], None],
+        leaves: Callable[[str], None],
+        unused: Callable[[Adapter], None],
     ) -> None:
         """`off`: why no adapter can be mixed, or None; `limit_ranks` the largest rank that can.
 
-        `changed` is told when an adapter came, went or was pinned; `leaves(key, native)` when one is about to
-        be freed, so that nothing looks at it any more.
+        `changed` is told when an adapter came, went or was pinned; `leaves` when one is about to go, `unused`
+        when llama.cpp's copy of one is about to be freed, so that nothing looks at it any more.
         """
         self._loader = AdapterLoader(model)
         self._warm = warm
@@ -38,9 +39,9 @@ class Roster:
         self._limit_ranks = limit_ranks
         self._changed = changed
         self._leaves = leaves
+        self._unused = unused
         self.known: dict[str, Known] = {}
         self.pinned: set[str] = set()
-        self._native: dict[str, Adapter] = {}  # loaded by llama.cpp itself
         self._loading: dict[str, list[Callable[[Loaded], None]]] = {}
         self._unwanted: set[str] = set()  # unloaded while they were being loaded
         self._leaving: dict[str, list[int]] = {}  # key -> requests that wait for the adapter to be gone
@@ -54,10 +55,28 @@ class Roster:
         return key in self.known and key not in self._leaving
 
     def native(self, key: str) -> Adapter:
-        """llama.cpp's own copy; the bank may have it too, if it is blended with one that it has not."""
-        if key not in self._native:
-            self._native[key] = self._loader.load(self.known[key].file.path)
-        return self._native[key]
+        """llama.cpp's own copy; the bank may have it too, if it is blended with one that it has not.
+
+        Raises: UnreadableAdapterError if its file has gone or changed since it was checked.
+        """
+        known = self.known[key]
+        if known.native is None:
+            try:
+                known.native = self._loader.load(known.file.path)
+            except AdapterError as error:
+                raise UnreadableAdapterError(str(error)) from error
+        return known.native
+
+    def make_cold(self, known: Known) -> None:
+        """Leave it on disk only; what the bank has of it stays there."""
+        known.weights, native = None, known.native
+        if native is not None:
+            self._free(known, native)
+
+    def _free(self, known: Known, native: Adapter) -> None:
+        self._unused(native)
+        self._loader.free(native.handle)
+        known.native = None
 
     def load(self, key: str, path: Path, *, pinned: bool | None, done: Callable[[Loaded], None]) -> list[int]:
         """Make an adapter known; `done` is told, perhaps later. Takes back an unload that is under way.
@@ -96,8 +115,8 @@ class Roster:
             if key not in self._unwanted:
                 self.known[key] = known
                 self._changed()
-            elif key in self._native:
-                self._loader.free(self._native.pop(key).handle)
+            else:
+                self.make_cold(known)
         self._unwanted.discard(key)
         for answer in self._loading.pop(key):
             answer(result)
@@ -113,12 +132,10 @@ class Roster:
         alone = read.alone or self._off
         if alone is None and read.file.rank > self._limit_ranks:
             alone = f"its rank {read.file.rank} exceeds the bank's {self._limit_ranks} (bank_ranks)"
-        known = Known(key, read.file, alone, None if alone else read.weights)
         if alone:
-            self._native[key] = self._loader.load(read.file.path)
-        else:
-            self._loader.require_used(read.file)
-        return known
+            return Known(key, read.file, alone, native=self._loader.load(read.file.path))
+        self._loader.require_used(read.file)
+        return Known(key, read.file, None, read.weights)
 
     def retire(self, key: str, request: int) -> bool:
         """Ask an adapter to leave. False if there is nothing to wait for."""
@@ -134,12 +151,10 @@ class Roster:
         answered: list[int] = []
         for key in [key for key in self._leaving if key not in in_use]:
             answered += self._leaving.pop(key)
-            del self.known[key]
+            known = self.known.pop(key)
             self.pinned.discard(key)
-            native = self._native.pop(key, None)
-            self._leaves(key, native)
-            if native is not None:
-                self._loader.free(native.handle)
+            self._leaves(key)
+            self.make_cold(known)
             self._changed()
         return answered
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from llamaleon_server.binding import adapter_file
 from llamaleon_server.binding.adapter_file import AdapterFile
+from llamaleon_server.binding.adapters import Adapter
 from llamaleon_server.binding.cores import roam
 from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.model import Model
@@ -23,17 +24,23 @@ Post = Callable[[Callable[[], None]], None]  # run something on the engine's thr
 
 @dataclass(eq=False)
 class Known:
-    """A checked adapter. `weights` None: cold, on disk only. `alone`: why it cannot share a pass."""
+    """A checked adapter, cold if only its file has it. `alone`: why it cannot share a pass."""
 
     key: str
     file: AdapterFile
     alone: str | None
-    weights: LoraWeights | None = None
+    weights: LoraWeights | None = None  # ready to be copied into the bank
+    native: Adapter | None = None  # loaded by llama.cpp itself, for passes without the bank
     pinned: bool = False
     last_used: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.kind = kind_of(self.file)
+
+    @property
+    def held_bytes(self) -> int:
+        """What dropping it from RAM would free."""
+        return sum(copy.bytes for copy in (self.weights, self.native) if copy is not None)
 
 
 @dataclass(frozen=True)
@@ -82,17 +89,18 @@ class WarmAdapters:
         if known.weights is None:
             known.weights = read_weights(known.file)
 
-    def trim(self, all_known: list[Known], *, last: set[str], never: set[str]) -> None:
-        """Make the least recently used cold, those of `last` at the end, until the limit is kept."""
-        held = sum(known.weights.bytes for known in all_known if known.weights)
-        candidates = [known for known in all_known if known.key not in never]
-        order = sorted(candidates, key=lambda known: (known.key in last, known.last_used))
-        for known in order:
-            if held <= self._limit:
-                return
-            if known.weights is not None:
-                held -= known.weights.bytes
-                known.weights = None
+    def excess(self, all_known: Iterable[Known], *, last: Set[str], never: Set[str]) -> list[Known]:
+        """Those to make cold for the limit: the least recently used, those of `last` at the end."""
+        held = [known for known in all_known if known.held_bytes]
+        over = sum(known.held_bytes for known in held) - self._limit
+        if over <= 0:
+            return []
+        found = []
+        for known in sorted(held, key=lambda known: (known.key in last, known.last_used)):
+            if over > 0 and known.key not in never:
+                over -= known.held_bytes
+                found.append(known)
+        return found
 
     def _submit(self, work: Callable[[], Result], done: Callable[[Result | AdapterError], None]) -> None:
         def finished(future: Future[Result]) -> None:
