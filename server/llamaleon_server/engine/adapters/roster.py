@@ -69,14 +69,11 @@ class Roster:
 
     def make_cold(self, known: Known) -> None:
         """Leave it on disk only; what the bank has of it stays there."""
-        known.weights, native = None, known.native
-        if native is not None:
-            self._free(known, native)
-
-    def _free(self, known: Known, native: Adapter) -> None:
-        self._unused(native)
-        self._loader.free(native.handle)
-        known.native = None
+        known.weights = None
+        if known.native is not None:
+            self._unused(known.native)
+            self._loader.free(known.native.handle)
+            known.native = None
 
     def load(self, key: str, path: Path, *, pinned: bool | None, done: Callable[[Loaded], None]) -> list[int]:
         """Make an adapter known; `done` is told, perhaps later. Takes back an unload that is under way.
