@@ -10,7 +10,7 @@ from llamaleon_clients.api import Json
 from llamaleon_clients.console import table
 from llamaleon_clients.words import say
 
-SHARE, SCORE, NATS = "{:.1%}", "{:.1f}", "{:.4f}"
+SHARE, SCORE, NATS = "{:.1%}", "{:,.1f}", "{:.4f}"
 LOWER_IS_BETTER = ("loss", "perplexity")
 
 
@@ -45,8 +45,8 @@ def difference(name: str, figure: Json | None) -> str:
     """How much more, in points of a hundred for shares, and whether that is more than chance."""
     if not figure:
         return ""
-    share = metrics()[name][1] == SHARE
-    value = f"{100 * figure['value']:+.1f}" if share else f"{figure['value']:+.4g}"
+    form, over = metrics()[name][1], figure["value"]
+    value = f"{100 * over:+.1f}" if form == SHARE else form.replace(":", ":+").format(over)
     low, high = figure.get("low"), figure.get("high")
     chance = low is None or high is None or low <= 0 <= high
     return f"{value} ({say('chance?')})" if chance else value

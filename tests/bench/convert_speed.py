@@ -136,6 +136,7 @@ def _figure(directory: Path, shape: Shape) -> Figure:
         if upstream:
             theirs.append(_seconds(upstream.run, upstream.out))
     whole_s = statistics.median(ours)
+    out.unlink()
     cpu_s, peak_mib = _run(peft_dir, base, out)
     inside_s = _median_s(lambda: convert(peft_dir, base, out), out)  # as in a running server
     copy = directory / "copy"

@@ -171,7 +171,8 @@ def test_the_table_after_a_training_has_examples_and_differences() -> None:
 def test_a_difference_says_when_it_may_be_chance() -> None:
     assert difference("accuracy", {"value": 0.4, "low": 0.2, "high": 0.6}) == "+40.0"
     assert difference("accuracy", {"value": -0.4, "low": -0.9, "high": 0.1}) == "-40.0 (chance?)"
-    assert difference("loss", {"value": -1.25, "low": -1.5, "high": -1.0}) == "-1.25"
+    assert difference("loss", {"value": -1.25, "low": -1.5, "high": -1.0}) == "-1.2500"
+    assert difference("perplexity", {"value": -13444.94, "low": -2e4, "high": -1e4}) == "-13,444.9"
     assert difference("loss", None) == ""
     assert interval("loss", {"value": 1.0, "low": 0.5, "high": 1.5}) == "0.5000 to 1.5000"
     assert interval("loss", {"value": 1.0}) == ""
