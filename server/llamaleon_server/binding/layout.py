@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from llamaleon_server.binding.library import ggml_base
+from llamaleon_server.binding import library
 
 SCAN_BYTES = 400  # sizeof(struct ggml_tensor) is 336 today
 MAX_OPERATION = 64
@@ -65,9 +65,9 @@ def new_context(size: int, *, allocates: bool = False) -> ctypes.c_void_p:
 
 
 def ggml(name: str, result: Any = None) -> Any:
-    """A function of ggml's base library. Raises: UnknownLayout if this build has none of that name."""
+    """A function of ggml. Raises: UnknownLayout if this build has none of that name."""
     try:
-        function = getattr(ggml_base, name)
+        function = getattr(library.ggml, name)
     except AttributeError as error:
         raise UnknownLayout(f"this llama.cpp has no {name}") from error
     function.restype = result

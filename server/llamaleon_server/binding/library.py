@@ -11,18 +11,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import llama_cpp.llama_cpp as native
-from llama_cpp import _ctypes_extensions
 
 LOG_WARN, LOG_ERROR, LOG_CONTINUED = 3, 4, 5
 DEVICE_GPU, DEVICE_INTEGRATED_GPU = 1, 2
 
-ggml: Any = _ctypes_extensions.load_shared_library("ggml", Path(llama_cpp.__file__).parent / "lib")
-ggml_base: Any = _ctypes_extensions.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
+# ggml as llama.cpp uses it: a name looked up in a library is found in those that it was linked with, too.
+# The wheel holds each of them as files of several names; opened by another, it would be loaded a second time,
+# with devices and counters of its own.
+ggml: Any = native._lib
 
 
 class _Log(threading.local):
@@ -109,9 +108,9 @@ class Device:
     def __init__(self, handle: int) -> None:
         self.handle = handle
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        ggml_base.ggml_backend_dev_memory(ctypes.c_void_p(handle), ctypes.byref(free), ctypes.byref(total))
-        ggml_base.ggml_backend_dev_description.restype = ctypes.c_char_p
-        text = ggml_base.ggml_backend_dev_description(ctypes.c_void_p(handle))
+        ggml.ggml_backend_dev_memory(ctypes.c_void_p(handle), ctypes.byref(free), ctypes.byref(total))
+        ggml.ggml_backend_dev_description.restype = ctypes.c_char_p
+        text = ggml.ggml_backend_dev_description(ctypes.c_void_p(handle))
         self.description = (text or b"GPU").decode(errors="replace")
         self.free_bytes, self.total_bytes = free.value, total.value
 
@@ -124,10 +123,10 @@ def gpu_devices() -> list[Device]:
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     handles = [ggml.ggml_backend_dev_get(ctypes.c_size_t(i)) for i in range(ggml.ggml_backend_dev_count())]
     kinds = (DEVICE_GPU, DEVICE_INTEGRATED_GPU)
-    return [Device(h) for h in handles if ggml_base.ggml_backend_dev_type(ctypes.c_void_p(h)) in kinds]
+    return [Device(h) for h in handles if ggml.ggml_backend_dev_type(ctypes.c_void_p(h)) in kinds]
 
 
 def tensor_name(tensor: int) -> str:
     """Name of the `ggml_tensor` at an address."""
-    ggml_base.ggml_get_name.restype = ctypes.c_char_p
-    return (ggml_base.ggml_get_name(ctypes.c_void_p(tensor)) or b"").decode(errors="replace")
+    ggml.ggml_get_name.restype = ctypes.c_char_p
+    return (ggml.ggml_get_name(ctypes.c_void_p(tensor)) or b"").decode(errors="replace")
