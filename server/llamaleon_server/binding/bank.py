@@ -31,7 +31,7 @@ from llamaleon_server.binding.errors import AdapterError
 from llamaleon_server.binding.hook import store_words
 from llamaleon_server.binding.layout import find_layout, ggml
 from llamaleon_server.binding.model import Model
-from llamaleon_server.binding.probe import lora_tensors
+from llamaleon_server.binding.probe import kept_tensors, lora_tensors
 from llamaleon_server.binding.weights import DTYPES, LoraWeights, Weights, is_lookup
 
 # Ranks are given out in this many: a sum over a multiple of 16 is computed by the same kernel as over 16, so
@@ -39,6 +39,7 @@ from llamaleon_server.binding.weights import DTYPES, LoraWeights, Weights, is_lo
 GRANULE = 16
 FIRST_RANK = GRANULE  # those before it stay zero...
 NULL_RANKS = 2  # ...and of them the bare base looks at as few as kernels like
+WEIGHTS = 1  # enum ggml_backend_buffer_usage
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class Bank:
             raise AdapterError(f"llama.cpp cannot make a bank of {ranks} ranks: {library.explain(lines)}.")
         try:
             found = lora_tensors(model, self.handle)
+            if None in found.values():
+                found |= kept_tensors(self.handle, found)
+                _keep_in_place(found)
             self._halves = {
                 target: (
                     _half(found, f"{target}.lora_a", across=is_lookup(target)),
@@ -129,6 +133,18 @@ class Bank:
                     _put_columns(b_half, first, pair[1])
                 _clear_rows(a_half, first + filled, ranks - filled)
             yield
+
+
+def _keep_in_place(found: Mapping[str, int | None]) -> None:
+    """Let products with the bank be computed where it lies, as those with the model's weights are.
+
+    llama.cpp does not count adapters among the weights. So where the processor hands over to a GPU, behind
+    the embedding or between two layers, it may copy a tensor of the bank to the other side in every pass,
+    instead of what the tensor multiplies.
+    """
+    at = find_layout().buffer
+    for buffer in {ctypes.c_uint64.from_address(tensor + at).value for tensor in found.values() if tensor}:
+        ggml("ggml_backend_buffer_set_usage")(ctypes.c_void_p(buffer), WEIGHTS)
 
 
 def _half(found: Mapping[str, int | None], name: str, *, across: bool) -> _Half:
