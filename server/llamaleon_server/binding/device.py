@@ -1,14 +1,13 @@
 """Multiplies products where they lie, on a device, so that none travels to the host and back.
 
-ggml itself does it: a graph of one node, `product * weights` in place, whose product the callback points at
-the memory of each `A x` in turn. One small launch a node, on a stream of our own: llama.cpp's scheduler waits
-for its own stream before it calls back, and the graph is waited for before it goes on.
+ggml itself does it: a small graph whose product the callback points at the memory of each `A x` in turn. Two
+launches a node, on a stream of our own: llama.cpp's scheduler waits for its own stream before it calls back,
+and the graph is waited for before it goes on.
 """
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,26 +18,54 @@ from llamaleon_server.binding.layout import F32, UnknownLayout, find_layout, ggm
 
 GRAPH_NODES = 8
 CONTEXT_BYTES = 1 << 15
+LARGEST = ctypes.c_float(float(np.finfo(np.float32).max))
 
 
-@dataclass
 class _Multiplication:
-    """One graph; freed by `close`. `buffer` holds the weights on the device."""
+    """`product` clamped to finite numbers, times weights, in place: a graph for up to `most` elements.
 
-    context: ctypes.c_void_p
-    buffer: ctypes.c_void_p
-    graph: int
-    product: int
-    result: int
-    weights: ctypes.c_void_p
+    Clamped, as infinity times 0 is not 0: an adapter that overflows must not turn its neighbours into NaN.
+    """
+
+    def __init__(self, backend: ctypes.c_void_p, most: int) -> None:
+        """Raises: UnknownLayout if a part of it cannot be had."""
+        self.most = most
+        self._context = new_context(CONTEXT_BYTES)
+        product, self._weights = (new_tensor(self._context, F32, most, 1) for _ in range(2))
+        negative = ctypes.c_float(-LARGEST.value)
+        finite = _pointer("ggml_clamp", self._context, product, negative, LARGEST)  # in place
+        result = _pointer("ggml_mul_inplace", self._context, finite, self._weights)
+        graph = _pointer("ggml_new_graph_custom", self._context, ctypes.c_size_t(GRAPH_NODES), False)
+        ggml("ggml_build_forward_expand")(graph, result)
+        self._buffer = _pointer("ggml_backend_alloc_buffer", backend, ctypes.c_size_t(4 * most))
+        base = _pointer("ggml_backend_buffer_get_base", self._buffer)
+        ggml("ggml_backend_tensor_alloc", ctypes.c_int)(self._buffer, self._weights, base)
+        layout = find_layout()
+        if _words(self._weights, layout.buffer, 1)[0] != self._buffer.value:
+            raise UnknownLayout("a tensor's buffer is not where it should be in struct ggml_tensor")
+        self.words = tuple(pointer.value or 0 for pointer in (graph, product, finite, result))
+        tensors = product, finite, result, self._weights
+        self._extents = [_words(tensor, layout.extents, 4) for tensor in tensors]
+        self._strides = [_words(tensor, layout.strides, 4) for tensor in tensors]
+
+    def set(self, weights: NDArray[np.float32]) -> None:
+        """Multiply by these, (rows, ranks), from now on."""
+        rows, ranks = weights.shape
+        for extents, strides in zip(self._extents, self._strides, strict=True):
+            extents[:] = ranks, rows, 1, 1
+            strides[:] = 4, 4 * ranks, 4 * ranks * rows, 4 * ranks * rows
+        data = ctypes.c_void_p(weights.ctypes.data)
+        ggml("ggml_backend_tensor_set")(
+            self._weights, data, ctypes.c_size_t(0), ctypes.c_size_t(weights.nbytes)
+        )
 
     def close(self) -> None:
-        ggml("ggml_free")(self.context)
-        ggml("ggml_backend_buffer_free")(self.buffer)
+        ggml("ggml_free")(self._context)
+        ggml("ggml_backend_buffer_free")(self._buffer)
 
 
 class DeviceMultiplier:
-    """Graphs for one device, entered into the callback's plan."""
+    """Multiplications on one device, entered into the callback's plan."""
 
     def __init__(self, plan: NDArray[np.int64], device: int, *, checks_host: bool = True) -> None:
         """`device`: a `ggml_backend_dev_t`. With `checks_host` what lies in host memory is multiplied there.
@@ -50,7 +77,7 @@ class DeviceMultiplier:
         self._backend = ctypes.c_void_p(init(ctypes.c_void_p(device), None))
         if not self._backend.value:
             raise UnknownLayout("the device gives no backend to multiply on")
-        self._made: dict[tuple[int, int], tuple[tuple[int, ...], _Multiplication]] = {}
+        self._made: dict[tuple[int, int], _Multiplication] = {}
         plan[hook.BACKEND] = self._backend.value
         plan[hook.COMPUTE] = _function_address("ggml_backend_graph_compute")
         plan[hook.IS_HOST] = _function_address("ggml_backend_buffer_is_host") if checks_host else 0
@@ -58,44 +85,23 @@ class DeviceMultiplier:
     def arrange(self, kind: int, by_output: int, weights: NDArray[np.float32]) -> None:
         """Multiply a bank's products, those by token (0) or by output (1), by `weights` (rows, ranks)."""
         place = kind, by_output
-        shape, made = self._made.get(place, ((), None))
-        if made is None or shape != weights.shape:
+        made = self._made.get(place)
+        if made is None or made.most < weights.size:
             if made is not None:
                 made.close()
-            made = self._build(*weights.shape)
-            self._made[place] = weights.shape, made
-        ggml("ggml_backend_tensor_set")(
-            made.weights,
-            ctypes.c_void_p(weights.ctypes.data),
-            ctypes.c_size_t(0),
-            ctypes.c_size_t(weights.nbytes),
-        )
-        at = hook.GRAPHS + hook.GRAPH_WORDS * (2 * kind + by_output)
-        self._plan[at : at + hook.GRAPH_WORDS] = made.graph, made.product, made.result
+            # Twice as many at least: passes grow row by row, and memory of a device is slow to get.
+            made = _Multiplication(self._backend, max(weights.size, 2 * made.most if made else 0))
+            self._made[place] = made
+            at = hook.GRAPHS + hook.GRAPH_WORDS * (2 * kind + by_output)
+            self._plan[at : at + hook.GRAPH_WORDS] = made.words
+        made.set(weights)
 
     def close(self) -> None:
         self._plan[hook.COMPUTE] = 0
-        for _, made in self._made.values():
+        for made in self._made.values():
             made.close()
         self._made.clear()
         ggml("ggml_backend_free")(self._backend)
-
-    def _build(self, rows: int, ranks: int) -> _Multiplication:
-        context = new_context(CONTEXT_BYTES)
-        product, weights = (new_tensor(context, F32, ranks, rows) for _ in range(2))
-        result = _pointer("ggml_mul_inplace", context, product, weights)
-        graph = _pointer("ggml_new_graph_custom", context, ctypes.c_size_t(GRAPH_NODES), False)
-        ggml("ggml_build_forward_expand")(graph, result)
-        size = ctypes.c_size_t(4 * rows * ranks)
-        buffer = _pointer("ggml_backend_alloc_buffer", self._backend, size)
-        base = _pointer("ggml_backend_buffer_get_base", buffer)
-        ggml("ggml_backend_tensor_alloc", ctypes.c_int)(buffer, weights, base)
-        found = ctypes.c_uint64.from_address((weights.value or 0) + find_layout().buffer).value
-        if found != buffer.value:
-            raise UnknownLayout("a tensor's buffer is not where it should be in struct ggml_tensor")
-        return _Multiplication(
-            context, buffer, graph.value or 0, product.value or 0, result.value or 0, weights
-        )
 
 
 def _pointer(name: str, *arguments: Any) -> ctypes.c_void_p:
@@ -103,6 +109,11 @@ def _pointer(name: str, *arguments: Any) -> ctypes.c_void_p:
     if not pointer.value:
         raise UnknownLayout(f"{name} failed")
     return pointer
+
+
+def _words(tensor: ctypes.c_void_p, at: int, count: int) -> NDArray[np.int64]:
+    """Words of a `struct ggml_tensor`, to read and to write."""
+    return np.ctypeslib.as_array((ctypes.c_int64 * count).from_address((tensor.value or 0) + at))
 
 
 def _function_address(name: str) -> int:

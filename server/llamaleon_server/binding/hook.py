@@ -28,20 +28,17 @@ UNIFORM = 3  # 1: all rows take the first row of weights, however the pass is sp
 FAILED = 4  # set by the callback: a node had neither TOKENS nor OUTPUTS rows
 NODES = 5  # counted by the callback: nodes multiplied
 # Offsets in struct ggml_tensor and operation codes.
-AT_OPERATION, AT_SOURCE, AT_NAME, AT_EXTENTS, AT_DATA, AT_BUFFER, MUL_MAT, GET_ROWS = range(8, 16)
+AT_STRIDES, AT_OPERATION, AT_SOURCE, AT_NAME, AT_EXTENTS, AT_DATA, AT_BUFFER, MUL_MAT, GET_ROWS = range(7, 16)
 # Of each bank, by its tensors' type: whether it is multiplied, ranks in the window, and where its weights
 # lie, float32 (TOKENS, ranks) and (OUTPUTS, ranks).
 BANKS, BANK_WORDS = 16, 4
 ACTIVE, RANKS, TOKEN_WEIGHTS, OUTPUT_WEIGHTS = range(BANK_WORDS)
 BANK_TYPES = 2  # enum ggml_type: F32 is 0, F16 is 1
 # Products on a device are multiplied there, by a graph of ggml's (see device.py): by bank and kind of row.
-COMPUTE, BACKEND = (
-    24,
-    25,
-)  # ggml_backend_graph_compute, or 0 where all products lie in host memory; its backend
+COMPUTE, BACKEND = 24, 25  # ggml_backend_graph_compute, or 0 where all is host memory; its backend
 IS_HOST = 26  # ggml_backend_buffer_is_host, or 0: not to be asked
-GRAPHS, GRAPH_WORDS = 27, 3
-GRAPH, PRODUCT, RESULT = range(GRAPH_WORDS)
+GRAPHS, GRAPH_WORDS = 27, 4
+GRAPH, PRODUCT, FINITE, RESULT = range(GRAPH_WORDS)
 WORDS = GRAPHS + GRAPH_WORDS * 2 * BANK_TYPES
 
 NAME_BYTES = 64
@@ -87,8 +84,13 @@ def _asks(_context: Any, _function: Any, _argument: Any) -> Any:
 
 
 @njit(inline="always")
+def _words(address: int, count: int) -> Any:
+    return carray(_pointer(address), count, np.int64)
+
+
+@njit(inline="always")
 def _word(address: int) -> int:
-    return carray(_pointer(address), 1, np.int64)[0]
+    return _words(address, 1)[0]
 
 
 @njit(inline="always")
@@ -122,12 +124,18 @@ def _multiply(tensor: int, plan: Any, bank: int, rows: int, weights_at: int) -> 
 
 
 @njit(inline="always")
-def _multiply_on_device(tensor: int, plan: Any, graph: int) -> bool:
-    """Point the graph's product, and its result in place, at this node's memory, and run it."""
-    for part in (PRODUCT, RESULT):
+def _multiply_on_device(tensor: int, plan: Any, graph: int, rows: int) -> bool:
+    """Point the graph's product, and what it computes of it in place, at this node's memory, and run it.
+
+    The weights have as many rows, or one, which ggml repeats.
+    """
+    for part in (PRODUCT, FINITE, RESULT):
         target = plan[graph + part]
-        carray(_pointer(target + plan[AT_DATA]), 1, np.int64)[0] = _word(tensor + plan[AT_DATA])
-        carray(_pointer(target + plan[AT_BUFFER]), 1, np.int64)[0] = _word(tensor + plan[AT_BUFFER])
+        for at in (AT_DATA, AT_BUFFER):
+            _words(target + plan[at], 1)[0] = _word(tensor + plan[at])
+        _words(target + plan[AT_EXTENTS], 4)[1] = rows
+        strides = _words(target + plan[AT_STRIDES], 4)
+        strides[2] = strides[3] = rows * strides[1]
     return _call(plan[COMPUTE], plan[BACKEND], plan[graph + GRAPH]) == 0
 
 
@@ -149,7 +157,7 @@ def callback(tensor_pointer: Any, asks: bool, plan_pointer: Any) -> bool:
         return False
     if asks:
         return True
-    extents = carray(_pointer(tensor + plan[AT_EXTENTS]), 4, np.int64)
+    extents = _words(tensor + plan[AT_EXTENTS], 4)
     rows = extents[1] * extents[2] * extents[3]
     bank = BANKS + BANK_WORDS * kind
     if rows == 0:
@@ -163,7 +171,7 @@ def callback(tensor_pointer: Any, asks: bool, plan_pointer: Any) -> bool:
         plan[IS_HOST] != 0 and _asks(plan[IS_HOST], _word(tensor + plan[AT_BUFFER]))
     ):
         graph = GRAPHS + GRAPH_WORDS * (2 * kind + (0 if by_token else 1))
-        done = _multiply_on_device(tensor, plan, graph)
+        done = _multiply_on_device(tensor, plan, graph, rows)
         plan[FAILED] |= not done
         return done
     _multiply(tensor, plan, bank, rows, plan[bank + (TOKEN_WEIGHTS if by_token else OUTPUT_WEIGHTS)])
@@ -174,4 +182,4 @@ def callback(tensor_pointer: Any, asks: bool, plan_pointer: Any) -> bool:
 def store_words(addresses: Any, values: Any) -> None:
     """Write `values[i]` to `addresses[i]`: how a bank's window moves, some hundred words at a time."""
     for i in range(len(addresses)):
-        carray(_pointer(addresses[i]), 1, np.int64)[0] = values[i]
+        _words(addresses[i], 1)[0] = values[i]

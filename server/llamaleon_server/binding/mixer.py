@@ -53,6 +53,7 @@ class Mixer:
             (hook.AT_SOURCE, layout.first_source),
             (hook.AT_NAME, layout.name),
             (hook.AT_EXTENTS, layout.extents),
+            (hook.AT_STRIDES, layout.strides),
             (hook.AT_DATA, layout.data),
             (hook.AT_BUFFER, layout.buffer),
             (hook.MUL_MAT, layout.mul_mat),
