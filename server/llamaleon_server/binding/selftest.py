@@ -26,7 +26,10 @@ from llamaleon_server.binding.weights import LoraWeights
 
 RANKS = (16, 32)
 PROMPT = (5, 17, 42, 99)
-LARGEST_DIFFERENCE = 1e-3  # of a logit; the adapters change them by more than 1
+LARGEST_DIFFERENCE = 1e-3  # of a logit; the adapters change them by more than 4
+# GPUs round products of 16-bit weights to 16 bits, each shape in its own way: that comes to 0.01 here, and
+# rows mistaken in the last layer alone to 0.4.
+LARGEST_ON_DEVICE = 0.1
 SMALLEST_EFFECT = 0.1
 
 Logits = NDArray[np.float32]
@@ -38,14 +41,15 @@ def why_not(model_path: Path, device: int | None) -> str | None:
         with library.silence():
             model = Model(model_path, gpu_layers=0 if device is None else -1)
             try:
-                return _compare(model, Mixer(device))
+                largest = LARGEST_DIFFERENCE if device is None else LARGEST_ON_DEVICE
+                return _compare(model, Mixer(device), largest)
             finally:
                 model.close()
     except (BindingError, UnknownLayout, OSError) as error:
         return str(error)
 
 
-def _compare(model: Model, mixer: Mixer) -> str | None:
+def _compare(model: Model, mixer: Mixer, largest: float = LARGEST_DIFFERENCE) -> str | None:
     adapters = [_random_adapter(model, seed, rank) for seed, rank in enumerate(RANKS)]
     context = Context(model, _options(mixer))
     try:
@@ -57,7 +61,7 @@ def _compare(model: Model, mixer: Mixer) -> str | None:
         return "the self-test's own adapters have no effect"
     worst = max(float(np.abs(mixed[i] - alone[i][i]).max()) for i in range(3))
     worst = max(worst, float(np.abs(single - alone[1]).max()))
-    if not worst <= LARGEST_DIFFERENCE:  # also NaN
+    if not worst <= largest:  # also NaN
         return f"in one pass the logits of adapters differ by {worst:.3g} from those of each alone"
     return None
 

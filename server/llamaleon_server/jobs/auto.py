@@ -56,16 +56,18 @@ DEFAULT_SEQUENCE_TOKENS = 2048
 # Mean KL per token (nats) up to which trainer and engine count as the same model. The targets are 1e-6 on
 # F32 and 1e-4 on F16; quantised weights are multiplied in lower precision by the engine (2e-4 to 2e-3 was
 # measured on Q8_0 and Q4_K_M). The gates leave a factor of ten for unlucky prompts: a wrong adapter is off
-# by 0.1 and more.
+# by 0.1 and more. GPUs multiply 32-bit weights as TF32, which is no more exact than F16.
 PARITY_GATES = {"F32": 1e-5, "F16": 1e-3, "BF16": 1e-3}
 PARITY_GATE_QUANTISED = 2e-2
 PRECISE_KV_TYPES = {"f32", "f16", "bf16"}
 
 
-def parity_gate(weight_type: str, kv_type: str) -> float:
+def parity_gate(weight_type: str, kv_type: str, *, on_gpu: bool = False) -> float:
     """Mean KL per token (nats) above which an adapter is not deployed."""
     if kv_type not in PRECISE_KV_TYPES:
         return PARITY_GATE_QUANTISED
+    if on_gpu and weight_type == "F32":
+        weight_type = "F16"
     return PARITY_GATES.get(weight_type, PARITY_GATE_QUANTISED)
 
 

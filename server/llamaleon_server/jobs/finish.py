@@ -43,8 +43,8 @@ PROBE_SERVED = "probe.served.npz"
 
 async def dump_probe(
     residents: Residents, base: Base, directory: Path, name: str, version: AdapterVersion | None = None
-) -> None:
-    """The served logits on the probe, as `name`; whole or not at all."""
+) -> bool:
+    """The served logits on the probe, as `name`; whole or not at all. Returns: whether a GPU took part."""
     probe = msgspec.json.decode((directory / PROBE).read_bytes(), type=list[list[int]])
     temporary = directory / f".tmp-{name}"
     async with residents.lease(base) as engine:
@@ -53,7 +53,9 @@ async def dump_probe(
             await residents.load_adapter(engine, version)
             uses = (AdapterUse(version.key),)
         await engine.dump_logits(probe, uses, temporary)
+        on_gpu = engine.ready.gpu_layers > 0
     temporary.replace(directory / name)
+    return on_gpu
 
 
 class Finisher:
@@ -61,7 +63,7 @@ class Finisher:
         self._registry = registry
         self._residents = residents
         self._base = base
-        self._gate = parity_gate(base.weight_type, kv_type)
+        self._kv_type = kv_type
 
     async def convert(self, record: JobRecord, peft: Path, name: str, ft_name: str) -> AdapterVersion:
         """The PEFT directory as a registered, not yet deployed version.
@@ -97,14 +99,15 @@ class Finisher:
         from llamaleon_trainer.parity import compare_files  # numpy: not while the API only serves
 
         directory = self._registry.jobs.directory(record.id)
-        await dump_probe(self._residents, self._base, directory, PROBE_SERVED, version)
+        on_gpu = await dump_probe(self._residents, self._base, directory, PROBE_SERVED, version)
+        gate = parity_gate(self._base.weight_type, self._kv_type, on_gpu=on_gpu)
         try:
             parity = await asyncio.to_thread(
                 compare_files, directory / PROBE_SERVED, directory / PROBE_TRAINED
             )
         except (ValueError, OSError) as error:
             raise JobFailed("parity_failed", f"Trainer and engine cannot be compared: {error}") from error
-        return {**msgspec.structs.asdict(parity), "gate": self._gate}
+        return {**msgspec.structs.asdict(parity), "gate": gate}
 
     async def evaluate(self, record: JobRecord, version: AdapterVersion) -> dict[str, Any]:
         """The base, the base that is shown examples, and the adapter, on rows that were not trained on.

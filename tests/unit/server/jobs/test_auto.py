@@ -74,6 +74,7 @@ def test_sequences_end_where_the_model_ends() -> None:
 def test_gates_follow_the_precision_that_is_served() -> None:
     assert parity_gate("F32", "f16") < parity_gate("F16", "f16") < parity_gate("Q4_K", "f16")
     assert parity_gate("F32", "q8_0") == parity_gate("Q4_K", "f16")
+    assert parity_gate("F32", "f16", on_gpu=True) == parity_gate("F16", "f16", on_gpu=True)
 
 
 def test_preferences_are_learnt_in_smaller_steps() -> None:
