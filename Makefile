@@ -12,7 +12,9 @@ help:  ## this list
 
 setup: $(READY)  ## a virtual environment with everything, versions pinned by constraints.txt
 
-# pip keeps the wheel that it compiles of llama-cpp-python in its cache: other clones need not do it again.
+# pip keeps the wheel that it compiles of llama-cpp-python in its cache: other clones need not do it again. For
+# a GPU: CMAKE_ARGS=-DGGML_CUDA=on make setup. With RPC the tests have a device where there is no GPU.
+export CMAKE_ARGS ?= -DGGML_RPC=on
 INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV)"

@@ -51,10 +51,12 @@ class Answer:
 class EngineProcess:
     """Start, speak, stop. Everything blocks; a hanging engine fails the test by its timeout."""
 
+    module = "llamaleon_server.engine"
+
     def __init__(self, model: Path, **options: Any) -> None:
         spec = msgspec.json.encode(EngineOptions(model_path=str(model), **options)).decode()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "llamaleon_server.engine", spec],
+            [sys.executable, "-m", self.module, spec],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ,

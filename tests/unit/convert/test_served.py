@@ -8,7 +8,7 @@ import pytest
 from tests import tiny
 from tests.lora import random_lora
 from tests.tiny.adapters import make_adapter
-from tests.unit.server.engine.test_mixed_families import served
+from tests.unit.server.engine.serving import served
 
 from llamaleon_convert import combine, convert
 

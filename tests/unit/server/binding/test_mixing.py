@@ -11,10 +11,13 @@ from tests.data import NANO
 from tests.unit.server.binding.conftest import options_for
 
 from llamaleon_server.binding import library, mixing, selftest
+from llamaleon_server.binding.bank import FIRST_RANK, GRANULE, Bank
+from llamaleon_server.binding.batch import Batch
+from llamaleon_server.binding.context import Context
 from llamaleon_server.binding.hook import COMPUTE, NODES
 from llamaleon_server.binding.layout import find_layout
 from llamaleon_server.binding.loading import open_model
-from llamaleon_server.binding.mixer import Mixer
+from llamaleon_server.binding.mixer import Mixer, Place
 from llamaleon_server.binding.model import Model
 
 
@@ -38,6 +41,36 @@ def test_it_passes_where_a_device_multiplies(nano: Model) -> None:
     assert selftest._compare(nano, mixer) is None
     assert mixer._plan[COMPUTE] != 0
     assert mixer._plan[NODES] == 7 * nano.layers  # every product of the mixed pass, none of the other
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_one_row_of_weights_may_serve_any_number_of_rows(nano: Model, count: int) -> None:
+    """Where the model splits a pass as it likes, and by sequence: then all rows are of the same blend."""
+    here, there = (
+        _blended(nano, mixer, count) for mixer in (Mixer(), Mixer(cpu_device(), checks_host=False))
+    )
+    assert np.array_equal(here, there)
+
+
+def _blended(model: Model, mixer: Mixer, count: int) -> selftest.Logits:
+    """Logits of three sequences of `count` tokens under a blend of two adapters."""
+    adapters = [selftest._random_adapter(model, seed, GRANULE) for seed in range(2)]
+    context = Context(model, selftest._options(mixer))
+    bank = mixer.banks["F16"] = Bank(model, frozenset(adapters[0].pairs), "F16", FIRST_RANK + 2 * GRANULE)
+    places = [Place("F16", FIRST_RANK + number * GRANULE, GRANULE) for number in range(2)]
+    for place, adapter in zip(places, adapters, strict=True):
+        assert len(list(bank.write(place.first, place.ranks, adapter))) == len(adapter.pairs)
+    context.use_adapters(mixer.handles)
+    blend = tuple((place, 0.6) for place in places)
+    mixer.arrange(context.handle, ((blend, 3 * count, 3),), uniform=True)
+    batch = Batch(3 * count)
+    for sequence in range(3):
+        batch.add(selftest.PROMPT[:count], 0, sequence, 1)
+    assert context.decode(batch)
+    logits = context.logits(3).copy()
+    context.close()
+    bank.close()
+    return logits
 
 
 def test_it_notices_rows_that_are_not_multiplied(nano: Model, monkeypatch: pytest.MonkeyPatch) -> None:
