@@ -9,6 +9,7 @@ prefixes copied to it and back. It needs a llama.cpp built with GGML_RPC, as `ma
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 import sys
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 engine: Any = import_module("llamaleon_server.engine.__main__")
+DEVICES = "LLAMALEON_TEST_DEVICES"  # how many
 FREE_PORT = ("127.0.0.1", 0)
 LIBRARY = "libggml-rpc.so"
 CPU = 0  # enum ggml_backend_dev_type
@@ -67,7 +69,7 @@ def main() -> int:
     settle = engine.settle
 
     def settle_and_lend(threads: int) -> None:
-        """The last that happens before llama.cpp is loaded: from here on its start lends the device."""
+        """The last that happens before llama.cpp is loaded: from here on its start lends devices."""
         settle(threads)
         from llamaleon_server.binding import library
 
@@ -75,7 +77,8 @@ def main() -> int:
 
         def start_and_lend() -> None:
             start()
-            lend_device()
+            for _ in range(int(os.environ.get(DEVICES, "1"))):
+                lend_device()
 
         library.start = start_and_lend
 

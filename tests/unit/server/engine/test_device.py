@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests import tiny
-from tests.device_engine import rpc_library
+from tests.device_engine import DEVICES, rpc_library
 from tests.engine_process import EngineProcess
 from tests.lora import EMBEDDING, EXPERTS, HEAD, LINEARS, random_lora
 from tests.tiny import hybrids, kinds, mixtures
@@ -99,6 +99,15 @@ def test_adapters_of_experts_run_alone(tmp_path: Path) -> None:
         "experts": random_lora(model, tmp_path / "experts.gguf", seed=3, targets=(*EXPERTS, "attn_q")),
     }
     assert served(model, adapters, process=OnDevice).bank.alone.keys() == {"experts"}
+
+
+def test_a_model_split_over_two_takes_turns(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DEVICES, "2")
+    status = served(qwen, two_adapters(qwen, tmp_path), process=OnDevice)
+    assert (status.bank.mixing, status.step.mixed_steps) == (False, 0)
+    assert "several GPUs" in (status.bank.reason or "")
 
 
 def test_what_the_graph_ignores_is_refused(tmp_path: Path) -> None:
