@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from llamaleon_convert.header import read_header
 from llamaleon_server.binding import library
-from llamaleon_server.binding.errors import AdapterError
+from llamaleon_server.binding.errors import AdapterError, BankTooLargeError
 from llamaleon_server.binding.hook import store_words
 from llamaleon_server.binding.layout import find_layout, ggml
 from llamaleon_server.binding.model import Model
@@ -66,7 +66,7 @@ class Bank:
     """Stacked ranks for `targets` of one model, all of one type."""
 
     def __init__(self, model: Model, targets: frozenset[str], kind: str, ranks: int) -> None:
-        """Make a bank of zeros. Raises: AdapterError if llama.cpp refuses it or hides its tensors."""
+        """Make a bank of zeros. Raises: BankTooLargeError; AdapterError if llama.cpp hides its tensors."""
         self.kind = kind
         self.targets = targets
         self.ranks = ranks
@@ -76,7 +76,8 @@ class Bank:
             with library.native_errors() as lines:
                 self.handle: Any = native.llama_adapter_lora_init(model.handle, str(path).encode())
         if not self.handle:
-            raise AdapterError(f"llama.cpp cannot make a bank of {ranks} ranks: {library.explain(lines)}.")
+            reason = library.explain(lines)
+            raise BankTooLargeError(f"llama.cpp cannot make a bank of {ranks} ranks: {reason}.")
         try:
             found = lora_tensors(model, self.handle)
             if None in found.values():

@@ -4,7 +4,8 @@ BindingError
 ├── LoadError        the model or its context cannot be had: the engine cannot start
 ├── AdapterError     one adapter file is refused: the engine goes on
 │   ├── UnreadableAdapterError   not for what it is: it cannot be read now
-│   └── NoRoomError              not for what it is: others use the bank
+│   ├── NoRoomError              not for what it is: others use the bank
+│   └── BankTooLargeError        not for what it is: there is no memory for so large a bank
 └── DecodeError      one pass failed: its sequences must be dropped or computed again
 """
 
@@ -27,6 +28,10 @@ class UnreadableAdapterError(AdapterError):
 
 class NoRoomError(AdapterError):
     """The adapters that run now leave no room in the bank; later there may be."""
+
+
+class BankTooLargeError(AdapterError):
+    """The device that the model lies on has no memory for so many ranks."""
 
 
 class DecodeError(BindingError):

@@ -6,12 +6,14 @@ anew, which re-reserves the graph; everything else is a copy.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from llamaleon_server.binding.bank import FIRST_RANK, GRANULE, Bank
+from llamaleon_server.binding.errors import BankTooLargeError
 from llamaleon_server.binding.mixer import Mixer, Place
 from llamaleon_server.binding.model import Model
 from llamaleon_server.engine.adapters.ranks import RankSpace
@@ -162,6 +164,20 @@ class HotAdapters:
             targets |= old.targets
             old.close()
         self._mixer.forget()
-        self._mixer.banks[kind] = Bank(self._model, targets, kind, FIRST_RANK + ranks)
-        self._spaces[kind] = RankSpace(FIRST_RANK, ranks, GRANULE)
+        bank = self._mixer.banks[kind] = self._largest(kind, targets, ranks)
+        self._spaces[kind] = RankSpace(FIRST_RANK, bank.ranks - FIRST_RANK, GRANULE)
         self.rebuilds += 1
+
+    def _largest(self, kind: str, targets: frozenset[str], ranks: int) -> Bank:
+        """As much of a bank as there is memory for: on a GPU the model and its cache may leave little.
+
+        Raises: AdapterError if there is none for the smallest.
+        """
+        while True:
+            try:
+                return Bank(self._model, targets, kind, FIRST_RANK + ranks)
+            except BankTooLargeError as error:
+                if ranks == GRANULE:
+                    raise
+                ranks = self._limit = max(ranks // 2 // GRANULE, 1) * GRANULE
+                sys.stderr.write(f"{error} Trying {ranks} ranks, which no bank will exceed from now on.\n")
