@@ -13,6 +13,8 @@ from tests.lora import random_lora
 
 from llamaleon_server.errors import BadRequest, DownloadFailed, HubRefused, NotFound
 from llamaleon_server.hub.discovery import Discovery
+from llamaleon_server.hub.names import OllamaName
+from llamaleon_server.hub.ollama import Store
 from llamaleon_server.hub.progress import Progress, Source
 from llamaleon_server.hub.pull import pull
 from llamaleon_server.hub.recording import release
@@ -161,6 +163,23 @@ async def test_what_is_removed_leaves_the_disk(
     registry.remove_base("twin")
     release(registry, "twin")
     assert list(blobs.iterdir()) == []
+
+
+async def test_what_leaves_with_another_model_during_a_pull_is_fetched_again(
+    registry: Registry, elsewhere: Elsewhere, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere.add_model("library/twin/latest", {"model": model})
+    await pulled(registry, elsewhere, "twin")
+    noted = Store.note
+
+    def after_a_removal(self: Store, name: OllamaName, manifest: bytes) -> None:
+        registry.remove_base("twin")
+        release(registry, "twin")
+        noted(self, name, manifest)
+
+    monkeypatch.setattr(Store, "note", after_a_removal)
+    await pulled(registry, elsewhere, "tiny:1b")
+    assert registry.resolve("tiny:1b").base.path.read_bytes() == model
 
 
 async def test_what_a_newer_version_replaces_leaves_the_disk(

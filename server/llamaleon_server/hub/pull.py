@@ -197,15 +197,23 @@ class _Work:
         manifest, body = asked.manifest()
         self._report(Progress(status="pulling manifest"))
         store = own_store(self._registry)
-        paths: dict[str, Path] = {}
-        for layer in manifest.layers:
-            if layer.digest not in paths:
-                watch = self._watch(asked.remote(layer))
-                paths[layer.digest] = store.fetch(layer, asked.remote(layer), transport, watch)
-                watch(layer.size)
-        self._report(Progress(status="verifying sha256 digest"))
-        model = store.model(wanted, manifest, lambda layer: paths[layer.digest])
+
+        def fetched() -> tuple[StoredModel, list[Path]]:
+            paths: dict[str, Path] = {}
+            for layer in manifest.layers:
+                if layer.digest not in paths:
+                    watch = self._watch(asked.remote(layer))
+                    paths[layer.digest] = store.fetch(layer, asked.remote(layer), transport, watch)
+                    watch(layer.size)
+            self._report(Progress(status="verifying sha256 digest"))
+            model = store.model(wanted, manifest, lambda layer: paths[layer.digest])
+            return model, list(paths.values())
+
+        model, paths = fetched()
         store.note(wanted, body)
+        if not all(path.exists() for path in paths):
+            # Removed with another model that had it too, before the note said that it is needed.
+            model, _ = fetched()
         return model
 
     def _watch(self, file: RemoteFile) -> Callable[[int], None]:
