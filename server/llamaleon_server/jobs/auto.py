@@ -56,19 +56,20 @@ DEFAULT_SEQUENCE_TOKENS = 2048
 # Mean KL per token (nats) up to which trainer and engine count as the same model. The targets are 1e-6 on
 # F32 and 1e-4 on F16; quantised weights are multiplied in lower precision by the engine (2e-4 to 2e-3 was
 # measured on Q8_0 and Q4_K_M). The gates leave a factor of ten for unlucky prompts: a wrong adapter is off
-# by 0.1 and more. GPUs multiply 32-bit weights as TF32, which is no more exact than F16.
+# by 0.1 and more. Where trainer or engine compute less exactly than on a processor (TF32, bfloat16 weights),
+# they do so for the base alone: by what it was off, an adapter may be off, too.
 PARITY_GATES = {"F32": 1e-5, "F16": 1e-3, "BF16": 1e-3}
 PARITY_GATE_QUANTISED = 2e-2
+TIMES_THE_BASE, MOST_PARITY_GATE = 3, 5e-2
 PRECISE_KV_TYPES = {"f32", "f16", "bf16"}
 
 
-def parity_gate(weight_type: str, kv_type: str, *, on_gpu: bool = False) -> float:
-    """Mean KL per token (nats) above which an adapter is not deployed."""
-    if kv_type not in PRECISE_KV_TYPES:
-        return PARITY_GATE_QUANTISED
-    if on_gpu and weight_type == "F32":
-        weight_type = "F16"
-    return PARITY_GATES.get(weight_type, PARITY_GATE_QUANTISED)
+def parity_gate(weight_type: str, kv_type: str, base_kl: float = 0.0) -> float:
+    """Mean KL per token (nats) above which an adapter is not deployed. `base_kl`: that of the base alone."""
+    gate = PARITY_GATE_QUANTISED
+    if kv_type in PRECISE_KV_TYPES:
+        gate = PARITY_GATES.get(weight_type, gate)
+    return max(gate, min(TIMES_THE_BASE * base_kl, MOST_PARITY_GATE))
 
 
 def max_sequence_tokens(requested: dict[str, Any], context_tokens: int) -> int:

@@ -32,6 +32,7 @@ from llamaleon_server.registry.jobstore import JobRecord
 from llamaleon_server.registry.records import AdapterVersion, Base, Target
 from llamaleon_server.registry.registry import Registry
 from llamaleon_server.residents.residents import Residents
+from llamaleon_trainer.events import read_events
 
 __all__ = ["Finisher", "base_of", "comparison", "dump_probe", "final_manifest", "gate_note", "refusal"]
 
@@ -43,8 +44,8 @@ PROBE_SERVED = "probe.served.npz"
 
 async def dump_probe(
     residents: Residents, base: Base, directory: Path, name: str, version: AdapterVersion | None = None
-) -> bool:
-    """The served logits on the probe, as `name`; whole or not at all. Returns: whether a GPU took part."""
+) -> None:
+    """The served logits on the probe, as `name`; whole or not at all."""
     probe = msgspec.json.decode((directory / PROBE).read_bytes(), type=list[list[int]])
     temporary = directory / f".tmp-{name}"
     async with residents.lease(base) as engine:
@@ -53,9 +54,7 @@ async def dump_probe(
             await residents.load_adapter(engine, version)
             uses = (AdapterUse(version.key),)
         await engine.dump_logits(probe, uses, temporary)
-        on_gpu = engine.ready.gpu_layers > 0
     temporary.replace(directory / name)
-    return on_gpu
 
 
 class Finisher:
@@ -99,14 +98,15 @@ class Finisher:
         from llamaleon_trainer.parity import compare_files  # numpy: not while the API only serves
 
         directory = self._registry.jobs.directory(record.id)
-        on_gpu = await dump_probe(self._residents, self._base, directory, PROBE_SERVED, version)
-        gate = parity_gate(self._base.weight_type, self._kv_type, on_gpu=on_gpu)
+        await dump_probe(self._residents, self._base, directory, PROBE_SERVED, version)
         try:
             parity = await asyncio.to_thread(
                 compare_files, directory / PROBE_SERVED, directory / PROBE_TRAINED
             )
         except (ValueError, OSError) as error:
             raise JobFailed("parity_failed", f"Trainer and engine cannot be compared: {error}") from error
+        base_kl = await asyncio.to_thread(_base_kl, directory)
+        gate = parity_gate(self._base.weight_type, self._kv_type, base_kl)
         return {**msgspec.structs.asdict(parity), "gate": gate}
 
     async def evaluate(self, record: JobRecord, version: AdapterVersion) -> dict[str, Any]:
@@ -123,6 +123,12 @@ class Finisher:
             models[FEW_SHOT] = await measure(self._residents, bare, rows, few_shot=True)
         models[ADAPTER] = await measure(self._residents, adapted, rows)
         return await asyncio.to_thread(_compared, directory, rows, models)
+
+
+def _base_kl(directory: Path) -> float:
+    """How far the base alone was off in the trainer; 0 if that was not asked."""
+    events, _ = read_events(directory / "events.jsonl")
+    return next((float(one.data["mean_kl"]) for one in reversed(events) if one.type == "base_checked"), 0.0)
 
 
 def _compared(directory: Path, rows: Sequence[EvaluationRow], models: dict[str, Measured]) -> dict[str, Any]:
