@@ -1,4 +1,4 @@
-"""Multiplies products where they lie, on a device, so that none travels to the host and back.
+"""Multiplies products where they lie, on their device, so that none travels to the host and back.
 
 ggml itself does it: a small graph whose product the callback points at the memory of each `A x` in turn. Two
 launches a node, on a stream of our own: llama.cpp's scheduler waits for its own stream before it calls back,
@@ -8,6 +8,7 @@ and the graph is waited for before it goes on.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,20 +68,19 @@ class _Multiplication:
 class DeviceMultiplier:
     """Multiplications on one device, entered into the callback's plan."""
 
-    def __init__(self, plan: NDArray[np.int64], device: int, *, checks_host: bool = True) -> None:
-        """`device`: a `ggml_backend_dev_t`. With `checks_host` what lies in host memory is multiplied there.
+    def __init__(self, plan: NDArray[np.int64], number: int, device: int) -> None:
+        """The plan's device `number`: `device` is its `ggml_backend_dev_t`.
 
         Raises: UnknownLayout if this llama.cpp has not what it needs.
         """
-        self._plan = plan
+        first = hook.DEVICE + number * hook.DEVICE_WORDS
+        self._plan = plan[first : first + hook.DEVICE_WORDS]
         init = ggml("ggml_backend_dev_init", ctypes.c_void_p)
         self._backend = ctypes.c_void_p(init(ctypes.c_void_p(device), None))
         if not self._backend.value:
             raise UnknownLayout("the device gives no backend to multiply on")
         self._made: dict[tuple[int, int], _Multiplication] = {}
-        plan[hook.BACKEND] = self._backend.value
-        plan[hook.COMPUTE] = _function_address("ggml_backend_graph_compute")
-        plan[hook.IS_HOST] = _function_address("ggml_backend_buffer_is_host") if checks_host else 0
+        self._plan[hook.HANDLE], self._plan[hook.BACKEND] = device, self._backend.value
 
     def arrange(self, kind: int, by_output: int, weights: NDArray[np.float32]) -> None:
         """Multiply a bank's products, those by token (0) or by output (1), by `weights` (rows, ranks)."""
@@ -96,12 +96,23 @@ class DeviceMultiplier:
             self._plan[at : at + hook.GRAPH_WORDS] = made.words
         made.set(weights)
 
-    def close(self) -> None:
-        self._plan[hook.COMPUTE] = 0
-        for made in self._made.values():
-            made.close()
-        self._made.clear()
-        ggml("ggml_backend_free")(self._backend)
+
+def multipliers(
+    plan: NDArray[np.int64], devices: Sequence[int], *, checks_host: bool
+) -> list[DeviceMultiplier]:
+    """One for each device, and what the callback needs to find the right one.
+
+    With `checks_host` what lies in host memory is multiplied there. Raises: UnknownLayout.
+    """
+    if len(devices) > hook.MOST_DEVICES:
+        raise UnknownLayout(f"there are {len(devices)} devices, more than {hook.MOST_DEVICES}")
+    if devices:
+        plan[hook.COMPUTE] = _function_address("ggml_backend_graph_compute")
+        plan[hook.IS_HOST] = _function_address("ggml_backend_buffer_is_host") if checks_host else 0
+        plan[hook.TYPE_OF] = _function_address("ggml_backend_buffer_get_type")
+        plan[hook.DEVICE_OF] = _function_address("ggml_backend_buft_get_device")
+        plan[hook.DEVICES] = len(devices)
+    return [DeviceMultiplier(plan, number, device) for number, device in enumerate(devices)]
 
 
 def _pointer(name: str, *arguments: Any) -> ctypes.c_void_p:

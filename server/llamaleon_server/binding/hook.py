@@ -34,12 +34,18 @@ AT_STRIDES, AT_OPERATION, AT_SOURCE, AT_NAME, AT_EXTENTS, AT_DATA, AT_BUFFER, MU
 BANKS, BANK_WORDS = 16, 4
 ACTIVE, RANKS, TOKEN_WEIGHTS, OUTPUT_WEIGHTS = range(BANK_WORDS)
 BANK_TYPES = 2  # enum ggml_type: F32 is 0, F16 is 1
-# Products on a device are multiplied there, by a graph of ggml's (see device.py): by bank and kind of row.
-COMPUTE, BACKEND = 24, 25  # ggml_backend_graph_compute, or 0 where all is host memory; its backend
-IS_HOST = 26  # ggml_backend_buffer_is_host, or 0: not to be asked
-GRAPHS, GRAPH_WORDS = 27, 4
+# Products on a device are multiplied there, by graphs of ggml's (see device.py). Functions of its that are
+# called, all ggml_backend_: graph_compute (0 where all is host memory), buffer_is_host (0: not to be asked),
+# buffer_get_type, buft_get_device.
+COMPUTE, IS_HOST, TYPE_OF, DEVICE_OF = range(24, 28)
+DEVICES = 28  # how many
+# Of each device: its handle, a backend of it, and graphs by bank and kind of row.
+DEVICE = 29
+HANDLE, BACKEND, GRAPHS, GRAPH_WORDS = 0, 1, 2, 4
 GRAPH, PRODUCT, FINITE, RESULT = range(GRAPH_WORDS)
-WORDS = GRAPHS + GRAPH_WORDS * 2 * BANK_TYPES
+DEVICE_WORDS = GRAPHS + GRAPH_WORDS * 2 * BANK_TYPES
+MOST_DEVICES = 16
+WORDS = DEVICE + MOST_DEVICES * DEVICE_WORDS
 
 NAME_BYTES = 64
 DOT, A, HASH, UNDERSCORE = ord("."), ord("a"), ord("#"), ord("_")
@@ -83,6 +89,18 @@ def _asks(_context: Any, _function: Any, _argument: Any) -> Any:
     return types.boolean(types.intp, types.intp), build
 
 
+@intrinsic
+def _gives(_context: Any, _function: Any, _argument: Any) -> Any:
+    """`void * (*function)(void *)`, by address."""
+
+    def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        word = cgutils.voidptr_t
+        function = builder.inttoptr(args[0], cgutils.ir.FunctionType(word, [word]).as_pointer())
+        return builder.ptrtoint(builder.call(function, [builder.inttoptr(args[1], word)]), cgutils.intp_t)
+
+    return types.intp(types.intp, types.intp), build
+
+
 @njit(inline="always")
 def _words(address: int, count: int) -> Any:
     return carray(_pointer(address), count, np.int64)
@@ -124,7 +142,21 @@ def _multiply(tensor: int, plan: Any, bank: int, rows: int, weights_at: int) -> 
 
 
 @njit(inline="always")
-def _multiply_on_device(tensor: int, plan: Any, graph: int, rows: int) -> bool:
+def _device_of(tensor: int, plan: Any) -> int:
+    """Where the words of the device that a tensor lies on begin; 0 if it is none of those known."""
+    if plan[DEVICES] == 1:
+        return DEVICE
+    kind = _gives(plan[TYPE_OF], _word(tensor + plan[AT_BUFFER]))
+    handle = _gives(plan[DEVICE_OF], kind)
+    for number in range(plan[DEVICES]):
+        device = DEVICE + DEVICE_WORDS * number
+        if plan[device + HANDLE] == handle:
+            return device
+    return 0
+
+
+@njit(inline="always")
+def _multiply_on_device(tensor: int, plan: Any, device: int, graph: int, rows: int) -> bool:
     """Point the graph's product, and what it computes of it in place, at this node's memory, and run it.
 
     The weights have as many rows, or one, which ggml repeats.
@@ -136,7 +168,7 @@ def _multiply_on_device(tensor: int, plan: Any, graph: int, rows: int) -> bool:
         _words(target + plan[AT_EXTENTS], 4)[1] = rows
         strides = _words(target + plan[AT_STRIDES], 4)
         strides[2] = strides[3] = rows * strides[1]
-    return _call(plan[COMPUTE], plan[BACKEND], plan[graph + GRAPH]) == 0
+    return _call(plan[COMPUTE], plan[device + BACKEND], plan[graph + GRAPH]) == 0
 
 
 @cfunc(types.boolean(types.voidptr, types.boolean, types.voidptr), cache=True)
@@ -170,8 +202,9 @@ def callback(tensor_pointer: Any, asks: bool, plan_pointer: Any) -> bool:
     if plan[COMPUTE] != 0 and not (
         plan[IS_HOST] != 0 and _asks(plan[IS_HOST], _word(tensor + plan[AT_BUFFER]))
     ):
-        graph = GRAPHS + GRAPH_WORDS * (2 * kind + (0 if by_token else 1))
-        done = _multiply_on_device(tensor, plan, graph, rows)
+        device = _device_of(tensor, plan)
+        graph = device + GRAPHS + GRAPH_WORDS * (2 * kind + (0 if by_token else 1))
+        done = device != 0 and _multiply_on_device(tensor, plan, device, graph, rows)
         plan[FAILED] |= not done
         return done
     _multiply(tensor, plan, bank, rows, plan[bank + (TOKEN_WEIGHTS if by_token else OUTPUT_WEIGHTS)])

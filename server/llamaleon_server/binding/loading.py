@@ -95,7 +95,7 @@ class Loaded:
 def open_model(options: LoadOptions, on_progress: Callable[[float], bool] | None = None) -> Loaded:
     """Load a model with as many layers on the GPUs as fit. Raises: LoadError with the reason."""
     devices = options.split.used(library.gpu_devices()) if options.gpu_layers != 0 else []
-    mixing = Mixing.start(options.mixing, devices)
+    mixing = Mixing.start(options.mixing, devices, options.split)
     _check(options)
     name = ", ".join(device.description for device in devices) or "CPU"
     tries, why = _layer_counts(options, devices)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llamaleon_server.binding import hook
 from llamaleon_server.binding.bank import NULL_RANKS, Bank
-from llamaleon_server.binding.device import DeviceMultiplier
+from llamaleon_server.binding.device import multipliers
 from llamaleon_server.binding.layout import find_layout
 from llamaleon_server.binding.weights import GGML_TYPES
 
@@ -44,8 +44,8 @@ Rows = tuple[tuple[Uses, int, int], ...]  # in batch order: uses, tokens, and ho
 class Mixer:
     """The plan that the callback reads. One mixer serves all contexts of a model, one pass at a time."""
 
-    def __init__(self, device: int | None = None, *, checks_host: bool = True) -> None:
-        """`device`: the `ggml_backend_dev_t` that computes, where there is one. Raises: UnknownLayout."""
+    def __init__(self, devices: Sequence[int] = (), *, checks_host: bool = True) -> None:
+        """`devices`: the `ggml_backend_dev_t` of each accelerator that may compute. Raises: UnknownLayout."""
         layout = find_layout()
         self._plan: NDArray[np.int64] = np.zeros(hook.WORDS, np.int64)
         for word, value in (
@@ -63,9 +63,7 @@ class Mixer:
         self.banks: dict[str, Bank] = {}
         self._weights: list[NDArray[np.float32]] = []  # kept alive: the plan holds their addresses
         self._arranged: tuple[object, ...] = ()
-        self._device: DeviceMultiplier | None = None
-        if device is not None:
-            self._device = DeviceMultiplier(self._plan, device, checks_host=checks_host)
+        self._multipliers = multipliers(self._plan, devices, checks_host=checks_host)
         self._set_epoch = _epoch_setter()
         if self._set_epoch is None:
             os.environ.setdefault(NO_REUSE, "1")
@@ -152,8 +150,9 @@ class Mixer:
             weights = np.repeat(table[which], counts, axis=0)
             self._weights.append(weights)
             self._plan[at + word] = weights.ctypes.data
-            if self._device is not None and len(weights):
-                self._device.arrange(GGML_TYPES[bank.kind], column, weights)
+            if len(weights):
+                for multiplier in self._multipliers:
+                    multiplier.arrange(GGML_TYPES[bank.kind], column, weights)
         return True
 
 

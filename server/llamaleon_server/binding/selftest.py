@@ -8,6 +8,7 @@ the logits must be those of each alone, loaded by llama.cpp's own means.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from llamaleon_server.binding.errors import BindingError
 from llamaleon_server.binding.layout import UnknownLayout
 from llamaleon_server.binding.mixer import Mixer, Place, Rows
 from llamaleon_server.binding.model import Model
+from llamaleon_server.binding.options import UNSPLIT, Split
 from llamaleon_server.binding.weights import LoraWeights
 
 RANKS = (16, 32)
@@ -35,14 +37,14 @@ SMALLEST_EFFECT = 0.1
 Logits = NDArray[np.float32]
 
 
-def why_not(model_path: Path, device: int | None) -> str | None:
-    """None if adapters can be mixed here, on this accelerator if there is one; else the reason why not."""
+def why_not(model_path: Path, devices: Sequence[int] = (), split: Split = UNSPLIT) -> str | None:
+    """None if adapters can be mixed here, on accelerators if there are any; else the reason why not."""
     try:
         with library.silence():
-            model = Model(model_path, gpu_layers=0 if device is None else -1)
+            model = Model(model_path, gpu_layers=-1 if devices else 0, split=split)
             try:
-                largest = LARGEST_DIFFERENCE if device is None else LARGEST_ON_DEVICE
-                return _compare(model, Mixer(device), largest)
+                largest = LARGEST_ON_DEVICE if devices else LARGEST_DIFFERENCE
+                return _compare(model, Mixer(devices), largest)
             finally:
                 model.close()
     except (BindingError, UnknownLayout, OSError) as error:

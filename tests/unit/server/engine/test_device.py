@@ -101,13 +101,22 @@ def test_adapters_of_experts_run_alone(tmp_path: Path) -> None:
     assert served(model, adapters, process=OnDevice).bank.alone.keys() == {"experts"}
 
 
-def test_a_model_split_over_two_takes_turns(
-    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_split_over_two(qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEVICES, "2")
-    status = served(qwen, two_adapters(qwen, tmp_path), process=OnDevice)
-    assert (status.bank.mixing, status.step.mixed_steps) == (False, 0)
-    assert "several GPUs" in (status.bank.reason or "")
+    assert_mixed(served(qwen, two_adapters(qwen, tmp_path), process=OnDevice))
+
+
+def test_a_state_split_over_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEVICES, "2")
+    model = kinds.mamba(tmp_path / "model.gguf")
+    assert not served(model, two_adapters_of_a_state(model, tmp_path), process=OnDevice).bank.mixing
+
+
+def test_one_of_two(qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The self-test runs where the model will."""
+    monkeypatch.setenv(DEVICES, "2")
+    options: dict[str, Any] = {"split_mode": "none", "main_gpu": 1}
+    assert_mixed(served(qwen, two_adapters(qwen, tmp_path), process=OnDevice, **options))
 
 
 def test_what_the_graph_ignores_is_refused(tmp_path: Path) -> None:
