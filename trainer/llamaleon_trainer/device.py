@@ -39,10 +39,12 @@ def choose_precision(spec: JobSpec, device: torch.device) -> Precision:
     """On a CPU the base stays float32, so that proofs of parity are exact, and only products are narrowed.
 
     Automatically that is done where the processor multiplies bfloat16 itself: a nano step with 8 rows took
-    0.22 s instead of 0.41 s on one core with AVX512-BF16; without, it would be slower than float32.
+    0.22 s instead of 0.41 s on one core with AVX512-BF16; without, it would be slower than float32. A GPU
+    before compute capability 8 (RTX 30) emulates it, too.
     """
     if device.type == "cuda":
-        narrow = spec.precision == "bfloat16" or (spec.precision == "auto" and torch.cuda.is_bf16_supported())
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        narrow = spec.precision == "bfloat16" or (spec.precision == "auto" and native)
         return Precision(torch.bfloat16 if narrow else torch.float32, narrow)
     known = torch.cpu.get_capabilities()
     native = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
@@ -69,8 +71,22 @@ def memory_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def held_bytes(device: torch.device) -> int:
+    """What is allocated on the GPU now, or what the process occupies."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else memory_bytes(device)
+
+
+# Allocators without an exception type of their own: torch's on a CPU, and those beside torch's on a GPU. When
+# that one has taken all memory, cuBLAS finds none for its workspace, nor CUDA for a kernel that it loads.
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # torch's CPU allocator has no exception type of its own.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

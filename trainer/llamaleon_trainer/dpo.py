@@ -20,7 +20,7 @@ from torch.nn import functional
 from .batches import collate
 from .items import Item, Preference
 from .job import JobSpec
-from .objectives import Sums
+from .objectives import Sums, fetched
 from .scoring import Scorer
 
 
@@ -48,14 +48,8 @@ class DirectPreference:
         gains = self._log_probabilities(pairs) - reference
         margins = self._beta * (gains[:, 0] - gains[:, 1])
         right, wrong = -functional.logsigmoid(margins), -functional.logsigmoid(-margins)
-        known = margins.detach()
-        sums = Sums(
-            loss=float(right.detach().sum()),
-            weight=len(pairs),
-            correct=float((known > 0).sum()),
-            counted=len(pairs),
-            margin=float(known.sum()),
-        )
+        loss, correct, margin = fetched(right.sum(), (margins > 0).sum(), margins.sum())
+        sums = Sums(loss, len(pairs), correct, len(pairs), margin)
         return ((1 - self._smoothing) * right + self._smoothing * wrong).sum(), sums
 
     def metrics(self, sums: Sums) -> dict[str, float]:

@@ -26,6 +26,12 @@ class Sums(NamedTuple):
         return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
 
 
+def fetched(*values: torch.Tensor) -> list[float]:
+    """As Python has them, all at once: every fetch waits until a GPU has done what it was given."""
+    found: list[float] = torch.stack([value.detach().double() for value in values]).tolist()
+    return found
+
+
 class Objective(Protocol):
     def before_training(self, items: Sequence[Item]) -> None:
         """Ask what only the model that the job begins with can say of some of its rows."""
@@ -65,10 +71,7 @@ class Supervised:
         losses, nll, hits = self._scorer.predict(batch, smoothing=self._smoothing)
         counted = batch.weights > 0
         sums = Sums(
-            loss=float((nll * batch.weights).sum()),
-            weight=float(batch.weights.sum()),
-            correct=float((hits & counted).sum()),
-            counted=float(counted.sum()),
+            *fetched((nll * batch.weights).sum(), batch.weights.sum(), (hits & counted).sum(), counted.sum())
         )
         return (losses * batch.weights).sum(), sums
 

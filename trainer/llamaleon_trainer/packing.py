@@ -83,6 +83,8 @@ def _sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, window: int | None
 ) -> torch.Tensor:
     plain = window is None or query.shape[2] <= window
+    if not plain:  # CUDA's fused attention takes a mask or groups of heads; with both, all scores would exist
+        key, value = (_for_each_query(tensor, query) for tensor in (key, value))
     return functional.scaled_dot_product_attention(
         query,
         key,
@@ -106,8 +108,7 @@ def _plainly(
 ) -> torch.Tensor:
     """What no fused attention does: scores capped before the softmax (Gemma 2), and for each head one more
     key of this score and no value (gpt-oss)."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    key, value = (_for_each_query(tensor, query) for tensor in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
@@ -116,6 +117,11 @@ def _plainly(
         scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1)], dim=-1)
     shares = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     return shares[..., : key.shape[2]] @ value
+
+
+def _for_each_query(tensor: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Keys or values with as many heads as there are of queries."""
+    return tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1)
 
 
 def _visible(query: torch.Tensor, window: int | None) -> torch.Tensor:

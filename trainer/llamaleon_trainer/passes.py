@@ -28,7 +28,7 @@ class Passes:
         self._events = events
         self._largest_row = largest_row  # tokens, of both answers of a preference
         self._packed = packed
-        self._recomputing = False  # activations, in the backward pass
+        self.recomputing = False  # activations, in the backward pass
         self.limit: int | None = spec.micro_batch_size
         if spec.gradient_checkpointing:
             self._recompute()
@@ -70,7 +70,7 @@ class Passes:
         if size > 1:
             self.limit = size // 2
             message = f"out of memory with {size} rows a pass: going on with {size // 2}"
-        elif not self._recomputing:
+        elif not self.recomputing:
             self.limit = 1
             self._recompute()
             message = (
@@ -84,5 +84,5 @@ class Passes:
         self._events.write("warning", message=message)
 
     def _recompute(self) -> None:
-        self._recomputing = True
+        self.recomputing = True
         self._model.activation_checkpointing_enable()

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from llamaleon_convert.header import read_header
 
 from . import estimate
-from .device import memory_bytes
+from .device import held_bytes
 from .estimate import SHORT_JOB_STEPS, Shape, Speed, Work
 from .events import EventWriter
 from .inputs import Inputs
@@ -50,7 +50,7 @@ def preflight(
     if trainer.progress.step:
         return
     device = trainer.computation.parameters[0].device
-    began, before = psutil.Process().create_time(), memory_bytes(device)
+    began, before = psutil.Process().create_time(), held_bytes(device)
     started_s = time.time() - began
     tries = trainer.steps >= SHORT_JOB_STEPS
     trial = Trial(wrapped, trainer, inputs)
@@ -94,11 +94,16 @@ class Trial:
     def kept(self) -> Kept:
         """From what a short and a long row keep: the tensors that torch saves for the backward pass."""
         items = sorted(self._inputs.train.examples, key=token_count)
-        (few, less), (many, more) = (self._saved([item]) for item in (items[0], items[-1]))
+        passes = self._trainer.passes
+        before = passes.recomputing
+        (few, less), (many, more) = self._saved([items[0]]), self._saved([items[-1]])
+        if passes.recomputing != before:  # one row alone did not fit; they keep less now, and more may fit
+            passes.limit = self._spec.micro_batch_size
+            (few, less), (many, more) = self._saved([items[0]]), self._saved([items[-1]])
         per_token = (more - less) / (many - few) if many > few else more / many
         # Beside it, a block's gradients while they are computed, and the logits of a part. What a block
         # computes anew is not seen here: checkpoints keep it themselves.
-        beside = 4 * self._shape.kept * (2 if self._spec.gradient_checkpointing else 1)
+        beside = 4 * self._shape.kept * (2 if passes.recomputing else 1)
         head = estimate.head_bytes(self._shape, self._spec, self._device.type)
         return Kept(max(0.0, more - per_token * many) + head, per_token + beside)
 
@@ -151,7 +156,7 @@ class Trial:
         total = Work()
         for batch in batches:
             for rows, counted in self._cut(batch):
-                recomputed = self._spec.gradient_checkpointing
+                recomputed = self._trainer.passes.recomputing
                 total = total.plus(
                     estimate.pass_work(self._shape, rows, counted, trained=trained, recomputed=recomputed)
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,38 @@ def test_a_job_learns_on_quantised_weights(tmp_path: Path, weights: str) -> None
     run_here(job)
     assert losses(job)[16] < losses(job)[1] - 0.5
     assert events(job)[-1].type == "finished"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"packing": True},
+        {"gradient_checkpointing": True, "base_weights": "gguf"},
+        {"optimizer": "paged_adamw_8bit"},
+        {"optimizer": "paged_adamw"},
+        {"micro_batch_size": 1, "label_smoothing": 0.1, "load_best": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_gpu_trains_as_a_cpu_does_paused_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "tf32": False, **changes}
+    found = []
+    for device in ("cpu", "cuda"):
+        job = write_job(tmp_path / device, device=device, **settings)
+        run_here(job, stop_after=3)
+        run_here(job)
+        assert events(job)[-1].type == "finished"
+        found.append(losses(job))
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
+
+
+def test_the_estimate_is_of_what_is_held_not_of_what_loading_took(tmp_path: Path) -> None:
+    job = write_job(tmp_path, epochs=3, batch_size=4, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    peak = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    del peak
+    run_here(job)
+    assert events(job, "estimate")[0].data["memory_bytes"] < 1 << 30
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))

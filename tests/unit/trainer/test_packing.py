@@ -68,6 +68,23 @@ def test_packed_rows_have_the_losses_and_gradients_of_padded_ones(
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
 
 
+def test_a_mask_never_meets_groups_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA has a fused attention for either; for both it would keep all scores of all heads."""
+    seen: list[tuple[bool, bool]] = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: Any, key: Any, value: Any, *, attn_mask: Any, **options: Any) -> Any:
+        seen.append((attn_mask is not None, query.shape[1] != key.shape[1]))
+        return attention(query, key, value, attn_mask=attn_mask, **options)
+
+    model = random_model("mistral", sliding_window=8)
+    assert model.config.num_key_value_heads < model.config.num_attention_heads
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    with packed_attention(model), torch.no_grad():
+        Scorer(model, CPU, autocast=False).predict(collate(examples(), CPU, packed=True))
+    assert set(seen) == {(True, False), (False, True)}
+
+
 def test_a_row_never_sees_its_neighbour() -> None:
     """Change every token of the first row: the second one's losses must not move by a bit."""
     model = random_model("llama")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from .nf4 import nf4_linear
 from .tensors import Tensors
 from .weights import Filler, is_linear
 
+FUSED_MAMBA = "mamba2_split_conv1d_scan_combined"  # of transformers' modules
 NF4_KL_FACTOR = 10  # NF4 is not what is served: its divergence was 0.03 to 0.08 on tiny models
 
 
@@ -45,6 +47,7 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype, weights: str
         model = _load_gguf(header, device, dtype, chosen)
     model.base_weights, model.gguf_header = chosen, header
     model.requires_grad_(False)
+    _leave_projections_to_layers(model)
     model.config.use_cache = False
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -52,6 +55,16 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype, weights: str
         if hasattr(module, "attention_dropout"):  # Llama-like layers hand it to the attention function
             module.attention_dropout = 0.0
     return model
+
+
+def _leave_projections_to_layers(model: Any) -> None:
+    """Where mamba_ssm is installed, its fused kernel multiplies by the weight of the output projection: past
+    the LoRA around that layer, which would learn nothing, and by packed bytes as if they were numbers.
+    Without it transformers takes kernels for what is between the projections, and then the layer.
+    """
+    family = sys.modules[type(model).__module__]
+    if hasattr(family, FUSED_MAMBA):
+        setattr(family, FUSED_MAMBA, lambda *_, **__: None)
 
 
 def base_kl_limit(spec: JobSpec, model: Any) -> float:

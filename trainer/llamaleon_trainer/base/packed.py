@@ -64,12 +64,12 @@ class PackedEmbedding(nn.Embedding):
         self.padding_idx = self.max_norm = None
         self.norm_type, self.scale_grad_by_freq, self.sparse = 2.0, False, False
         self.weight = nn.Parameter(packed, requires_grad=False)
-        self.scale = scale
+        self.scale = None if scale is None else float(torch.tensor(scale, dtype=dtype))  # as it multiplies
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         rows = dequantize(self.weight[input.reshape(-1)], self.kind, self.dtype)
         if self.scale is not None:
-            rows = rows * torch.tensor(self.scale, dtype=self.dtype, device=rows.device)
+            rows = rows * self.scale
         return rows.view(*input.shape, self.embedding_dim)
 
 
@@ -100,8 +100,13 @@ class PackedExperts(nn.Module):
     ) -> torch.Tensor:
         """`hidden_states` (n_tokens, width); of the chosen experts the indices and weights (n_tokens, k)."""
         total = torch.zeros_like(hidden_states)
-        for expert in sorted(set(top_k_index.flatten().tolist())):
-            token, place = torch.where(top_k_index == expert)
+        # Sorted once: to look for each expert's tokens would wait for a GPU as often as there are experts.
+        flat = top_k_index.flatten()
+        counts = flat.bincount(minlength=len(self.get_parameter("down"))).tolist()
+        for expert, chosen in enumerate(torch.split(flat.argsort(stable=True), counts)):
+            if not counts[expert]:
+                continue
+            token, place = chosen // top_k_index.shape[1], chosen % top_k_index.shape[1]
             states = hidden_states[token]
             inner = self.combine(self._times("gate", expert, states), self._times("up", expert, states))
             values = self._times("down", expert, inner) * top_k_weights[token, place, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -45,6 +46,7 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten().long()).view(*index.shape, *table.shape[1:])
 
 
-def table(values: object, like: Tensor) -> Tensor:
-    """Constants as float32, on the device of `like`."""
-    return torch.as_tensor(values, dtype=torch.float32, device=like.device)
+@cache
+def table(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Constants as float32, kept: a copy of them to a GPU in every piece would wait for all before it."""
+    return torch.tensor(values, dtype=torch.float32, device=device)

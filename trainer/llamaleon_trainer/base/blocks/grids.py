@@ -58,7 +58,7 @@ def iq1_s(blocks: Tensor) -> Tensor:
 def iq1_m(blocks: Tensor) -> Tensor:
     """The only one whose float16 scale lies in four places."""
     packed = words(blocks[:, 48:56], 2)
-    nibbles = (packed & 0xF000) >> torch.tensor([12, 8, 4, 0], device=blocks.device)
+    nibbles = (packed & 0xF000) >> torch.arange(12, -1, -4, device=blocks.device)
     bits = nibbles.sum(dim=1, keepdim=True)
     scale = bits.to(torch.int16).view(torch.float16).float() * (2 * (_at(packed, 3, 4) & 7) + 1).float()
     high = each_byte(blocks[:, 32:48], 4).int()

@@ -46,7 +46,7 @@ def iq4_xs(blocks: Tensor) -> Tensor:
     """8 parts of 32 values of IQ4_NL's table, with scales of six bits."""
     high = (words(blocks[:, 2:4], 2) >> torch.arange(0, 16, 2, device=blocks.device)) & 3
     scale = half(blocks, 0) * ((each_byte(blocks[:, 4:8], 4) | (high << 4)).float() - 32)
-    return _parts(look_up(table(IQ4_VALUES, blocks), fields(blocks[:, 8:], 4, 16)), scale)
+    return _parts(look_up(table(IQ4_VALUES, blocks.device), fields(blocks[:, 8:], 4, 16)), scale)
 
 
 def _parts(values: Tensor, scale: Tensor, minimum: Tensor | None = None) -> Tensor:

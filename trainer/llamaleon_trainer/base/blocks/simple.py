@@ -40,7 +40,7 @@ def q8_0(blocks: Tensor) -> Tensor:
 
 
 def iq4_nl(blocks: Tensor) -> Tensor:
-    return half(blocks, 0) * look_up(table(IQ4_VALUES, blocks), fields(blocks[:, 2:], 4, 16))
+    return half(blocks, 0) * look_up(table(IQ4_VALUES, blocks.device), fields(blocks[:, 2:], 4, 16))
 
 
 def mxfp4(blocks: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def mxfp4(blocks: Tensor) -> Tensor:
     # Half of 2^(e - 127), as the table is doubled; the two smallest are not normal numbers.
     bits = torch.where(exponent < 2, 0x00200000 << exponent.clamp(max=1), (exponent - 1) << 23)
     scale = bits.view(torch.float32)
-    return scale * look_up(table(E2M1_DOUBLED, blocks), fields(blocks[:, 1:], 4, 16))
+    return scale * look_up(table(E2M1_DOUBLED, blocks.device), fields(blocks[:, 1:], 4, 16))
 
 
 def nvfp4(blocks: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def nvfp4(blocks: Tensor) -> Tensor:
     normal = torch.ldexp(1 + mantissa / 8, exponent - 7)
     value = torch.where(exponent == 0, mantissa * 2**-9, normal) * 0.5
     value = torch.where((scale == 0) | (scale == 0x7F), 0.0, value)
-    values = look_up(table(E2M1_DOUBLED, blocks), fields(blocks[:, 4:], 4, 8))
+    values = look_up(table(E2M1_DOUBLED, blocks.device), fields(blocks[:, 4:], 4, 8))
     return (value[..., None] * values.view(-1, 4, 16)).view(len(blocks), 64)
 
 
