@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llamaleon_convert.header import Header
 
-from .base.choice import full_bytes, packed_bytes
+from .base.choice import full_bytes, packed_bytes, resolve
 from .job import JobSpec
 from .order import PICKS_MULTIPLE, Lengths, cut, epoch_order, padded, rounded
 
@@ -209,13 +210,18 @@ def head_bytes(shape: Shape, spec: JobSpec, device: str) -> int:
 def fixed_bytes(base: Header, shape: Shape, spec: JobSpec, device: str = "cpu") -> int:
     """What does not depend on what goes through: the base, the adapter and its optimizer's state."""
     trained = shape.lora * (2 * FLOAT + OPTIMIZER_BYTES[spec.optimizer])
-    weight_bytes = 2 if device == "cuda" and spec.precision != "float32" else FLOAT
+    weight_bytes = _weight_bytes(spec, device)
     kinds = {"full": full_bytes(base, weight_bytes), "gguf": packed_bytes(base), "nf4": 0}
     kinds["nf4"] = _nf4_bytes(base, weight_bytes)
     weights = kinds.get(spec.base_weights, kinds["full"])
     if spec.sharding == "fsdp":
         weights //= spec.processes
     return RUNTIME_BYTES[device] + weights + trained
+
+
+def _weight_bytes(spec: JobSpec, device: str) -> int:
+    """Of a weight in full precision. A GPU before RTX 30 has four where the precision is automatic."""
+    return 2 if device == "cuda" and spec.precision != "float32" else FLOAT
 
 
 def _nf4_bytes(base: Header, weight_bytes: int) -> int:
@@ -237,6 +243,7 @@ def estimate(
     counted: float = COUNTED,
     device: str = "cpu",
     rows_per_pass: int | None = None,
+    free_bytes: int | None = None,
 ) -> Estimate:
     """What the job will take, from the header of its base and the lengths of its rows in tokens.
 
@@ -247,11 +254,15 @@ def estimate(
         counted: the share of the tokens whose prediction counts.
         device: "cpu" or "cuda".
         rows_per_pass: None: the job's, or what the trainer would choose with plenty of memory.
+        free_bytes: of the device: what the trainer decides by how `auto` weights lie there. None: plenty.
 
     Raises: ValueError without a row.
     """
     if not lengths:
         raise ValueError("no rows: nothing to estimate")
+    if free_bytes is not None:
+        weights = resolve(spec.base_weights, base, free_bytes, _weight_bytes(spec, device))
+        spec = replace(spec, base_weights=weights)
     train, valid = ([_read(row, spec) for row in rows] for rows in (lengths, valid_lengths))
     shape, speed = shape_of(base, spec), speed or GUESS
     largest = max(max(row) * len(row) for row in (*train, *valid))

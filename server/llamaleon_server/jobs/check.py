@@ -12,6 +12,7 @@ from msgspec import Struct
 from llamaleon_server.jobs import auto, measured
 from llamaleon_server.jobs.dataset import Alike, across, look_for_likes, read, repeats, warnings
 from llamaleon_server.jobs.encode import Encoded, Encoder, Piece, pieces_of_text
+from llamaleon_server.jobs.need import free_bytes
 from llamaleon_server.registry.files import StoredFile
 from llamaleon_server.registry.records import Base
 from llamaleon_server.residents.residents import Residents
@@ -196,6 +197,7 @@ def _cost(
         valid_lengths=held_out,
         counted=_counted([item for _, item in made]),
         device=device,
+        free_bytes=free_bytes(gpu=device == "cuda"),
     )
     return Cost(
         memory_bytes=found.memory_bytes,

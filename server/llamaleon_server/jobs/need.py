@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 
 from llamaleon_convert.errors import ConvertError
+from llamaleon_server.residents.memory import free_gpu_bytes
+from llamaleon_server.residents.room import free_ram
 from llamaleon_trainer.job import PreferenceRow, Row, read_spec
 
 log = logging.getLogger(__name__)
@@ -28,9 +30,18 @@ def needed_bytes(directory: Path, *, gpu: bool) -> int | None:
         return None
     on_gpu = gpu and spec.device != "cpu"
     found = estimate(
-        header, spec, _lengths(directory, spec.method), device="cuda" if on_gpu else "cpu"
+        header,
+        spec,
+        _lengths(directory, spec.method),
+        device="cuda" if on_gpu else "cpu",
+        free_bytes=free_bytes(gpu=on_gpu),
     ).memory_bytes
     return found + CUDA_CONTEXT_BYTES if on_gpu else found
+
+
+def free_bytes(*, gpu: bool) -> int | None:
+    """What a trainer finds there as things are now; None where nobody can tell. Blocks."""
+    return free_gpu_bytes() if gpu else free_ram()
 
 
 def _lengths(directory: Path, method: str) -> list[int | tuple[int, ...]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests import tiny
 from tests.bench.train_model import QUICK, LlamaShape, rows, write_job, write_model
 from tests.unit.trainer.jobs import events, run_here, write_rows
 from tests.unit.trainer.jobs import write_job as write_story_job
@@ -51,6 +52,18 @@ def test_adapters_are_counted_as_they_are_made(base: Path, tmp_path: Path) -> No
 
     made = load_file(job / "adapter" / "adapter_model.safetensors").values()
     assert shape_of(read_header(base), spec()).lora == sum(tensor.size for tensor in made)
+
+
+def test_automatic_weights_are_those_that_the_trainer_would_take(tmp_path: Path) -> None:
+    header = read_header(tiny.make("llama", tmp_path, file_type="Q8_0").gguf)
+
+    def need(weights: str, free_bytes: int | None = None) -> int:
+        return estimate(header, spec(base_weights=weights), LENGTHS, free_bytes=free_bytes).memory_bytes
+
+    assert need("gguf") < need("full")
+    assert need("auto", 1 << 10) == need("gguf", 1 << 40) == need("gguf")
+    assert need("auto", 1 << 40) == need("auto") == need("full")
+    assert need("nf4", 1 << 10) == need("nf4")
 
 
 def test_more_of_everything_takes_more(base: Path) -> None:
