@@ -24,7 +24,7 @@ from tests.tiny.speed_model import BLOCKS, SEVEN_BILLION, Shape, speed_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from llamaleon_trainer import losses
+from llamaleon_trainer import losses, memory
 from llamaleon_trainer.base.load import load_base
 from llamaleon_trainer.base.packed import PackedEmbedding, PackedLinear
 from llamaleon_trainer.job import JobSpec, LoraSettings
@@ -111,7 +111,7 @@ def spec_of(base: str) -> JobSpec:
 
 def computed(shape: Shape, tokens: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
     """`step` of a model of this shape on the meta device, its linear layers and its embedding packed."""
-    losses.CHUNK_ELEMENTS["meta"] = losses.CHUNK_ELEMENTS["cuda" if dtype is torch.bfloat16 else "cpu"]
+    memory.CHUNK_ELEMENTS["meta"] = memory.CHUNK_ELEMENTS["cuda" if dtype is torch.bfloat16 else "cpu"]
     return step(_meta_model(shape, dtype), spec_of("none"), tokens)
 
 

@@ -1,16 +1,14 @@
 """What a job will take, before it starts: its peak of memory and its time. No torch here.
 
-Memory is counted: weights, adapter and optimizer state, and what the longest pass keeps for its backward
-pass. Time is work over speed: matrix products, numbers that pass through the layers' other operations, and
-layers started; what each of the three costs here is learnt from the jobs that ran (speeds.py). Rows go into
-steps and passes as they do in the job (order.py).
+Memory is counted (memory.py). Time is work over speed: matrix products, numbers that pass through the layers'
+other operations, and layers started; what each of the three costs here is learnt from the jobs that ran
+(speeds.py). Rows go into steps and passes as they do in the job (order.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -18,40 +16,16 @@ from msgspec.structs import replace
 
 from llamaleon_convert.header import Header
 
-from .base.choice import full_bytes, packed_bytes, resolve
+from .base.choice import full_bytes, resolve
 from .job import JobSpec
+from .memory import peak_bytes, reckon, weight_bytes
 from .order import PICKS_MULTIPLE, Lengths, cut, epoch_order, padded, rounded
+from .shape import Shape, shape_of
 
 EVALUATIONS = 10
 COUNTED = 0.5  # of a row's tokens, where only lengths are known
 SHORT_JOB_STEPS = 10  # below, trying passes first would take a good part of the job
 TRIED_BATCHES = 4  # what trying takes: one batch three times, and two rows
-FLOAT = 4  # bytes
-# Python, torch, transformers and peft in a process. What a context takes of a GPU is not counted.
-RUNTIME_BYTES = {"cpu": 420 << 20, "cuda": 0}
-# What a pass occupies over what it holds: passes of other widths leave holes in the C library's heap (1.6 to
-# 1.9 times was seen). To return them at once (M_MMAP_THRESHOLD of 256 KiB) took half as long again.
-HOLES = {"cpu": 1.7, "cuda": 1.0}
-# Numbers that a block keeps for each token, in units of its widths, beside keys and values: the inputs of
-# norms and of the LoRA layers, queries, attention's output and the products of the MLP. Counted in
-# transformers' Llama, which every family resembles.
-KEPT_HIDDEN, KEPT_FFN = 7, 4
-OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
-HEAD_CHUNK = {"cpu": 2**24, "cuda": 2**26}  # logits that exist at once (losses.py)
-# Names of transformers modules that a job may choose, and the GGUF's.
-MODULES = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_output",
-    "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up",
-    "down_proj": "ffn_down",
-    "qkv_proj": "attn_qkv",
-    "gate_up_proj": "ffn_up",
-    "c_attn": "attn_qkv",
-    "c_fc": "ffn_up",
-}
 STARTUP_S = 8.0  # importing torch, loading a small base
 
 
@@ -107,65 +81,6 @@ class Estimate(Struct, frozen=True):
     rows_per_pass: int = 1
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A base as far as costs go. Widths are in numbers."""
-
-    hidden: int
-    ffn: int
-    key_value: int
-    attention: int
-    layers: int
-    vocabulary: int
-    linear: int  # weights that one token meets in all blocks
-    lora: int  # trained weights
-
-    @property
-    def kept(self) -> int:
-        """Numbers that are kept of a token in one block."""
-        return KEPT_HIDDEN * self.hidden + 2 * self.key_value + KEPT_FFN * self.ffn
-
-
-def shape_of(base: Header, spec: JobSpec) -> Shape:
-    blocks = {name: info.shape for name, info in base.tensors.items() if name.startswith("blk.")}
-    linears = {name: extents for name, extents in blocks.items() if len(extents) > 1 and "norm" not in name}
-    used = base.model_value("expert_used_count")
-    experts = base.model_value("expert_count")
-    active = used / experts if isinstance(used, int) and isinstance(experts, int) and experts else 1.0
-    linear, lora, chosen = 0.0, 0, _chosen(spec)
-    ffn = attention = key_value = 0
-    for name, extents in linears.items():
-        part = name.split(".")[2]
-        linear += math.prod(extents) * (active if len(extents) > 2 else 1.0)
-        if len(extents) == 2 and (chosen is None or part in chosen):
-            lora += spec.lora.r * sum(extents)
-        if part == "ffn_down":
-            ffn = max(ffn, extents[0])
-        elif part == "attn_output":
-            attention = max(attention, extents[0])
-        elif part == "attn_k":
-            key_value = max(key_value, extents[1])
-    hidden = base.embedding_length
-    return Shape(
-        hidden=hidden,
-        ffn=ffn or 4 * hidden,
-        key_value=key_value or hidden,
-        attention=attention or hidden,
-        layers=base.block_count,
-        vocabulary=base.vocab_size,
-        linear=round(linear),
-        lora=lora,
-    )
-
-
-def _chosen(spec: JobSpec) -> set[str] | None:
-    """GGUF names of the layers that are trained; None for all."""
-    wanted = spec.lora.target_modules
-    if isinstance(wanted, str):
-        return None
-    return {MODULES.get(name.rsplit(".", 1)[-1], name) for name in wanted}
-
-
 def pass_work(shape: Shape, rows: Sequence[int], counted: float, *, trained: bool, recomputed: bool) -> Work:
     """Of one pass over rows of so many tokens each (padding included), `counted` of which are predicted."""
     tokens = sum(rows)
@@ -187,50 +102,6 @@ def pass_work(shape: Shape, rows: Sequence[int], counted: float, *, trained: boo
 def asked_ahead(spec: JobSpec) -> bool:
     """Whether a job asks what it starts from about all pairs before its first step (see dpo.py)."""
     return spec.method == "dpo" and (spec.init_adapter is not None or spec.sharding != "none")
-
-
-def pass_bytes(shape: Shape, spec: JobSpec, tokens: int, device: str = "cpu") -> int:
-    """What a pass over so many tokens holds at its peak."""
-    per_token = shape.kept * shape.layers
-    if spec.gradient_checkpointing:  # each block's input, and one block whole
-        per_token = shape.layers * shape.hidden + shape.kept
-    # Beside what is kept, one block's gradients.
-    kept = FLOAT * tokens * (per_token + shape.kept)
-    return kept + head_bytes(shape, spec, device) + FLOAT * 4 * tokens * shape.hidden
-
-
-def head_bytes(shape: Shape, spec: JobSpec, device: str) -> int:
-    """Logits of a part, which their gradient replaces; a small vocabulary's pass has no more than these
-    tokens. Narrow products have both once more, in two bytes.
-    """
-    logits = min(HEAD_CHUNK[device], round(COUNTED * CPU_PASS_TOKENS) * shape.vocabulary)
-    return FLOAT * logits * (1 if spec.precision == "float32" else 2)
-
-
-def fixed_bytes(base: Header, shape: Shape, spec: JobSpec, device: str = "cpu") -> int:
-    """What does not depend on what goes through: the base, the adapter and its optimizer's state."""
-    trained = shape.lora * (2 * FLOAT + OPTIMIZER_BYTES[spec.optimizer])
-    weight_bytes = _weight_bytes(spec, device)
-    kinds = {"full": full_bytes(base, weight_bytes), "gguf": packed_bytes(base), "nf4": 0}
-    kinds["nf4"] = _nf4_bytes(base, weight_bytes)
-    weights = kinds.get(spec.base_weights, kinds["full"])
-    if spec.sharding == "fsdp":
-        weights //= spec.processes
-    return RUNTIME_BYTES[device] + weights + trained
-
-
-def _weight_bytes(spec: JobSpec, device: str) -> int:
-    """Of a weight in full precision. A GPU before RTX 30 has four where the precision is automatic."""
-    return 2 if device == "cuda" and spec.precision != "float32" else FLOAT
-
-
-def _nf4_bytes(base: Header, weight_bytes: int) -> int:
-    """Four bits a weight of a block's layers and a scale for every 64; the rest is full."""
-    total = 0.0
-    for name, info in base.tensors.items():
-        narrow = name.startswith("blk.") and len(info.shape) > 1
-        total += math.prod(info.shape) * (0.53 if narrow else weight_bytes)
-    return round(total)
 
 
 def estimate(
@@ -261,7 +132,7 @@ def estimate(
     if not lengths:
         raise ValueError("no rows: nothing to estimate")
     if free_bytes is not None:
-        weights = resolve(spec.base_weights, base, free_bytes, _weight_bytes(spec, device))
+        weights = resolve(spec.base_weights, base, free_bytes, weight_bytes(spec, device))
         spec = replace(spec, base_weights=weights)
     train, valid = ([_read(row, spec) for row in rows] for rows in (lengths, valid_lengths))
     shape, speed = shape_of(base, spec), speed or GUESS
@@ -276,9 +147,9 @@ def estimate(
     work = reckoned.job(batches, valid, steps)
     if steps >= SHORT_JOB_STEPS:
         work = work.plus(reckoned.work(batches), TRIED_BATCHES / len(batches))
-    passing = pass_bytes(shape, spec, max(map(reckoned.largest, batches)), device)
+    passing, largest_pass = reckon(shape, spec, counted, device), max(map(reckoned.largest, batches))
     return Estimate(
-        memory_bytes=fixed_bytes(base, shape, spec, device) + round(HOLES[device] * passing),
+        memory_bytes=peak_bytes(base, shape, spec, device, passing.peak(largest_pass)),
         seconds=speed.start_s + loading_seconds(base, speed) + speed.seconds(work) / spec.processes,
         steps=steps,
         tokens=round(sum(map(sum, train)) * epochs),
@@ -338,7 +209,7 @@ class Reckoning(NamedTuple):
 
 
 def loading_seconds(base: Header, speed: Speed) -> float:
-    return full_bytes(base, FLOAT) / speed.load_bytes_per_s
+    return full_bytes(base, 4) / speed.load_bytes_per_s
 
 
 def evaluations(spec: JobSpec, steps: int) -> int:

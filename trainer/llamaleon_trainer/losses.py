@@ -11,12 +11,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from .base.packed import PackedLinear
-
-# Logits that exist at once. On a CPU 64 MiB of them were 5 to 25 % faster than torch's own cross-entropy
-# (n_hidden 320 over 32,000 tokens, 512 over 150,000); 16 MiB were slower. A GPU wants larger products.
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
-# A packed head is dequantised anew for every chunk: with so many tokens that is a tenth of the products.
-PACKED_CHUNK_ROWS = 256
+from .memory import CHUNK_ELEMENTS, PACKED_CHUNK_ROWS
 
 
 class Predictions(NamedTuple):

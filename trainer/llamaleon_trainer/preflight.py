@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import torch
@@ -14,30 +14,22 @@ from msgspec.structs import replace
 
 from llamaleon_convert.header import read_header
 
-from . import estimate
+from . import estimate, memory
 from .device import held_bytes
-from .estimate import SHORT_JOB_STEPS, Shape, Speed, Work
+from .estimate import SHORT_JOB_STEPS, Speed, Work
 from .events import EventWriter
 from .inputs import Inputs
 from .items import Item, lengths, longest, token_count
 from .job import JobSpec
 from .lr_finder import find_learning_rate
+from .memory import Passing
 from .order import padded
+from .shape import Shape, shape_of
 from .speeds import find_speed, note_speed, speeds_path
 from .train import Trainer
 
 USABLE = {"cpu": 0.7, "cuda": 0.9}  # share of the free memory that passes may take
 TIMED_PASSES = 2
-
-
-class Kept(NamedTuple):
-    """What a pass keeps for its backward pass: some bytes however little goes through, and more a token."""
-
-    fixed: float
-    per_token: float
-
-    def bytes(self, tokens: int) -> float:
-        return self.fixed + self.per_token * tokens
 
 
 def preflight(
@@ -53,11 +45,11 @@ def preflight(
     began, before = psutil.Process().create_time(), held_bytes(device)
     started_s = time.time() - began
     tries = trainer.steps >= SHORT_JOB_STEPS
-    trial = Trial(wrapped, trainer, inputs)
+    trial = Trial(wrapped, trainer, inputs, precision)
     # Ranks that gather each other's weights have them in what torch saves, for a moment.
-    kept = trial.kept() if tries and inputs.spec.sharding == "none" else trial.reckoned()
+    passing = trial.measured() if tries and inputs.spec.sharding == "none" else trial.reckoned()
     if inputs.spec.micro_batch_size is None:
-        trial.choose_rows(kept)
+        trial.choose_rows(passing)
     path = speeds_path(job_dir)
     speed = find_speed(path, inputs.spec, device.type, precision)
     if tries:
@@ -65,10 +57,9 @@ def preflight(
         if trainer.ranks.is_main:
             learnt = replace(speed, start_s=_start_seconds(inputs.spec, speed, started_s))
             note_speed(path, inputs.spec, device.type, precision, learnt)
-    passing = estimate.HOLES[device.type] * kept.bytes(trial.largest_pass())
     events.write(
         "estimate",
-        memory_bytes=round(before + trial.state_bytes() + passing),
+        memory_bytes=before + trial.state_bytes() + passing.peak(trial.largest_pass()),
         seconds=time.time() - began + speed.seconds(trial.work()) / trainer.ranks.size,
         basis=speed.basis,
         steps=trainer.steps,
@@ -83,15 +74,16 @@ def preflight(
 class Trial:
     """Passes of a job that are only tried."""
 
-    def __init__(self, wrapped: Any, trainer: Trainer, inputs: Inputs) -> None:
+    def __init__(self, wrapped: Any, trainer: Trainer, inputs: Inputs, precision: str) -> None:
         self._wrapped, self._trainer, self._inputs = wrapped, trainer, inputs
         self._device = trainer.computation.parameters[0].device
-        self._spec = inputs.spec
+        weights = wrapped.get_base_model().base_weights
+        self._spec = replace(inputs.spec, precision=precision, base_weights=weights)  # what was automatic
         self._batches = trainer.batches(0)
         self._shape = _shape(wrapped, trainer, inputs)
         self._longest = inputs.largest_row  # as `Passes` counts
 
-    def kept(self) -> Kept:
+    def measured(self) -> Passing:
         """From what a short and a long row keep: the tensors that torch saves for the backward pass."""
         items = sorted(self._inputs.train.examples, key=token_count)
         passes = self._trainer.passes
@@ -100,23 +92,26 @@ class Trial:
         if passes.recomputing != before:  # one row alone did not fit; they keep less now, and more may fit
             passes.limit = self._spec.micro_batch_size
             (few, less), (many, more) = self._saved([items[0]]), self._saved([items[-1]])
-        per_token = (more - less) / (many - few) if many > few else more / many
-        # Beside it, a block's gradients while they are computed, and the logits of a part. What a block
-        # computes anew is not seen here: checkpoints keep it themselves.
-        beside = 4 * self._shape.kept * (2 if passes.recomputing else 1)
-        head = estimate.head_bytes(self._shape, self._spec, self._device.type)
-        return Kept(max(0.0, more - per_token * many) + head, per_token + beside)
+        kept = (more - less) / (many - few) if many > few else more / many
+        return memory.measured(
+            self._shape,
+            self._spec,
+            self._counted(),
+            self._device.type,
+            fixed=max(0.0, more - kept * many),
+            kept=kept,
+            recomputed=passes.recomputing,
+        )
 
-    def reckoned(self) -> Kept:
-        one, two = (estimate.pass_bytes(self._shape, self._spec, n, self._device.type) for n in (1, 2))
-        return Kept(2 * one - two, two - one)
+    def reckoned(self) -> Passing:
+        return memory.reckon(self._shape, self._spec, self._counted(), self._device.type)
 
-    def choose_rows(self, kept: Kept) -> None:
+    def choose_rows(self, passing: Passing) -> None:
         """On a CPU no more than pays, and everywhere no more than fits; a GPU is also asked by trying."""
         batch_size, kind = self._spec.batch_size, self._device.type
         rows = estimate.default_rows(self._longest, batch_size, kind)
         free = USABLE[kind] * (self._free() - self.state_bytes())
-        while rows > 1 and estimate.HOLES[kind] * kept.bytes(rows * self._longest) > free:
+        while rows > 1 and passing.peak(rows * self._longest) > free:
             rows = (rows + 1) // 2
         if rows < batch_size:
             self._trainer.passes.limit = rows
@@ -147,10 +142,15 @@ class Trial:
         """Tokens of it, padding included."""
         return max(sum(piece) for batch in self._batches for piece, _ in self._cut(batch))
 
+    def _counted(self) -> float:
+        """The share of the tokens whose prediction counts, of all batches together."""
+        passes = [found for batch in self._batches for found in self._cut(batch)]
+        return sum(counted for _, counted in passes) / sum(sum(rows) for rows, _ in passes)
+
     def state_bytes(self) -> int:
         """Gradients and the optimizer's state."""
         numbers: int = sum(parameter.numel() for parameter in self._trainer.computation.parameters)
-        return numbers * (4 + estimate.OPTIMIZER_BYTES[self._spec.optimizer])
+        return numbers * (4 + memory.OPTIMIZER_BYTES[self._spec.optimizer])
 
     def _work(self, batches: Sequence[Sequence[Item]], *, trained: bool = True) -> Work:
         total = Work()
@@ -226,7 +226,7 @@ def _shape(wrapped: Any, trainer: Trainer, inputs: Inputs) -> Shape:
     """From the header where the base is a GGUF, else from its configuration."""
     path = Path(inputs.spec.base)
     if path.is_file():
-        return estimate.shape_of(read_header(path), inputs.spec)
+        return shape_of(read_header(path), inputs.spec)
     config = wrapped.config
     hidden = int(config.hidden_size)
     ffn = int(getattr(config, "intermediate_size", None) or 4 * hidden)

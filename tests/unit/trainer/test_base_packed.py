@@ -12,7 +12,7 @@ from tests import tiny
 from tests.data import NANO
 
 from llamaleon_convert.header import read_header
-from llamaleon_trainer import losses
+from llamaleon_trainer import losses, memory
 from llamaleon_trainer.base import packed
 from llamaleon_trainer.base.choice import full_bytes, packed_bytes, resolve
 from llamaleon_trainer.base.load import load_base
@@ -155,18 +155,18 @@ def test_rows_of_a_head_packed_or_not(model_of: Callable[..., Path]) -> None:
 def test_a_packed_head_is_not_undone_for_a_few_tokens(
     model_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(losses.CHUNK_ELEMENTS, "cpu", 3 * tiny.vocabulary.SIZE)
+    monkeypatch.setitem(memory.CHUNK_ELEMENTS, "cpu", 3 * tiny.vocabulary.SIZE)
     rows = [
         losses.Head(load_base(model_of("qwen2"), CPU, torch.float32, weights).lm_head).chunk_rows(
             torch.empty(1000, 256)
         )
         for weights in ("full", "gguf")
     ]
-    assert rows == [3, losses.PACKED_CHUNK_ROWS]
+    assert rows == [3, memory.PACKED_CHUNK_ROWS]
     spec = JobSpec(job_id="j", base=str(model_of("qwen2")), lora=LoraSettings(target_modules=["lm_head"]))
     wrapped = add_lora(load_base(model_of("qwen2"), CPU, torch.float32, "gguf"), spec)
     head = losses.Head(wrapped.get_base_model().get_output_embeddings())
-    assert head.chunk_rows(torch.empty(1000, 256)) == losses.PACKED_CHUNK_ROWS
+    assert head.chunk_rows(torch.empty(1000, 256)) == memory.PACKED_CHUNK_ROWS
 
 
 def test_tied_embeddings_share_their_bytes(model_of: Callable[..., Path]) -> None:

@@ -15,9 +15,10 @@ from tests.unit.trainer.jobs import write_job as write_story_job
 
 from llamaleon_convert.header import read_header
 from llamaleon_trainer import estimate as module
-from llamaleon_trainer.estimate import GUESS, Reckoning, Speed, Work, estimate, pass_work, shape_of
+from llamaleon_trainer.estimate import GUESS, Reckoning, Speed, Work, estimate, pass_work
 from llamaleon_trainer.job import JobSpec, LoraSettings, PreferenceRow, Row
 from llamaleon_trainer.order import cut
+from llamaleon_trainer.shape import shape_of
 from llamaleon_trainer.speeds import find_speed, note_speed, read_speeds
 
 LENGTHS = [32 * (1 + index % 8) for index in range(64)]
@@ -220,18 +221,18 @@ def test_what_is_said_without_torch_is_what_the_job_says(
 
     seen: list[tuple[float, float]] = []
     worked: list[Work] = []
-    kept, work = Trial.kept, Trial.work
+    measured, work = Trial.measured, Trial.work
 
     def compared(self: Trial) -> Any:
-        found = kept(self)
-        seen.append((found.per_token, self.reckoned().per_token))
+        found = measured(self)
+        seen.append((found.kept, self.reckoned().kept))
         return found
 
     def counted(self: Trial) -> Work:
         worked.append(work(self))
         return worked[-1]
 
-    monkeypatch.setattr(Trial, "kept", compared)
+    monkeypatch.setattr(Trial, "measured", compared)
     monkeypatch.setattr(Trial, "work", counted)
     shapes = (QUICK, LlamaShape(hidden=192, layers=3, ffn=512, heads=4, kv_heads=2, vocabulary=1024))
     for number, shape in enumerate(shapes):
@@ -253,8 +254,8 @@ def test_what_is_said_without_torch_is_what_the_job_says(
         foretold = reckoned.job(reckoned.batches(told), [], before.steps)
         assert foretold.flops == pytest.approx(worked[-1].flops, rel=0.15)
         assert foretold.numbers == pytest.approx(worked[-1].numbers, rel=0.1)
-    for measured, reckoning in seen:
-        assert reckoning == pytest.approx(measured, rel=0.2)
+    for saved, reckoning in seen:
+        assert reckoning == pytest.approx(saved, rel=0.2)
     assert len(seen) == len(worked) == len(shapes)
     assert module.CPU_PASS_TOKENS >= 256
 

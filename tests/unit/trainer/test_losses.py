@@ -11,7 +11,7 @@ from tests.tiny.families import random_model
 from torch import nn
 from torch.nn import functional
 
-from llamaleon_trainer import losses
+from llamaleon_trainer import memory
 from llamaleon_trainer.batches import collate
 from llamaleon_trainer.items import Example
 from llamaleon_trainer.losses import Head, token_losses
@@ -36,7 +36,7 @@ def reference(head: Head, hidden: torch.Tensor, targets: torch.Tensor, smoothing
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(losses.CHUNK_ELEMENTS, "cpu", 50 * 7)  # seven tokens: chunks and a rest
+    monkeypatch.setitem(memory.CHUNK_ELEMENTS, "cpu", 50 * 7)  # seven tokens: chunks and a rest
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
