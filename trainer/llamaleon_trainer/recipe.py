@@ -29,7 +29,7 @@ from .parity import compare, write_logits
 from .passes import Passes
 from .preflight import preflight
 from .scoring import Scorer
-from .served import served_scorer
+from .served import blocks_scorer, proved_apart, scorer_instead
 from .targets import checked_base_weights
 from .train import Stopped, Trainer, overfitting_warning, steps_in_job
 
@@ -51,10 +51,8 @@ def run(job_dir: Path, inputs: Inputs, events: EventWriter, stopped: Stopped, ra
     precision = choose_precision(spec, device)
     checkpoints = Checkpoints(job_dir / "checkpoints", spec)
     _report_start(inputs, device, precision, checkpoints, events)
-    model = load_base(Path(spec.base), device, precision.weights, checked_base_weights(spec))
-    check_vocabulary(inputs, model.get_input_embeddings().num_embeddings)
+    model = _load(inputs, device, precision.weights, events)
     scorer = Scorer(model, device, autocast=precision.autocast)
-    _prove(served_scorer(scorer, spec), inputs, events, base_kl_limit(spec, model))
     packed = spec.packing and _packs(model, inputs, events)
     wrapped = add_lora(model, spec)
     if spec.init_adapter:
@@ -73,11 +71,13 @@ def run(job_dir: Path, inputs: Inputs, events: EventWriter, stopped: Stopped, ra
     _choose_best(trainer, wrapped, checkpoints, events)
     adapter = job_dir / "adapter"
     # By every rank: each may hold a part of the weights.
-    proof = served_scorer(scorer, spec, wrapped).logits(inputs.probe)
     if ranks.is_main:
-        if proof:
-            write_logits(job_dir / "probe.adapter.npz", proof)
         _save(wrapped, adapter)
+    if proved_apart(spec, model.base_weights):
+        scorer = scorer_instead(scorer, spec, wrapped)
+    proof = scorer.logits(inputs.probe)
+    if ranks.is_main and proof:
+        write_logits(job_dir / "probe.adapter.npz", proof)
     ranks.barrier()
     events.write(
         "finished",
@@ -86,6 +86,20 @@ def run(job_dir: Path, inputs: Inputs, events: EventWriter, stopped: Stopped, ra
         seconds=time.perf_counter() - began,
         adapter=str(adapter),
     )
+
+
+def _load(inputs: Inputs, device: torch.device, dtype: torch.dtype, events: EventWriter) -> Any:
+    """The base to train, proved to be the one that is served."""
+    spec = inputs.spec
+    weights = checked_base_weights(spec)
+    apart = proved_apart(spec, weights)
+    if apart:  # on a model that is gone before the one that trains is there
+        _prove(blocks_scorer(spec, device, dtype), inputs, events)
+    model = load_base(Path(spec.base), device, dtype, weights)
+    check_vocabulary(inputs, model.get_input_embeddings().num_embeddings)
+    if not apart:
+        _prove(Scorer(model, device, autocast=False), inputs, events)
+    return model
 
 
 @contextmanager
@@ -152,7 +166,7 @@ def _report_start(
         events.write("warning", message=message)
 
 
-def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter, max_kl: float) -> None:
+def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter) -> None:
     """Refuse to train on anything but the served base: adapters for another model are worthless.
 
     Raises:
@@ -169,6 +183,7 @@ def _prove(scorer: Scorer, inputs: Inputs, events: EventWriter, max_kl: float) -
             parity = compare(dict(served), ours)
         except ValueError as error:
             raise BaseMismatch(f"the served base and the one loaded for training differ: {error}") from error
+    max_kl = base_kl_limit(inputs.spec, scorer.model)
     events.write(
         "base_checked", mean_kl=parity.mean_kl, max_abs_diff=parity.max_abs_diff, tokens=parity.tokens
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.unit.trainer import jobs
 
 from llamaleon_convert import convert
 from llamaleon_trainer.base import load
+from llamaleon_trainer.base.load import load_base
 from llamaleon_trainer.errors import BadJob
 from llamaleon_trainer.job import JobSpec, LoraSettings, Row, read_spec, write_spec
 from llamaleon_trainer.lora import add_lora, save_lora
@@ -37,9 +39,20 @@ def test_packed_and_full_jobs_give_the_same_adapter(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, found["gguf"][name])
 
 
-def test_nf4_job_is_proved_on_what_serves(tmp_path: Path) -> None:
+def test_nf4_job_is_proved_on_what_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    beside: list[int] = []
+
+    def load(*args: Any) -> Any:
+        gc.collect()
+        beside.append(sum(part.numel() for part in gc.get_objects() if type(part) is Params4bit))
+        return load_base(*args)
+
+    monkeypatch.setattr("llamaleon_trainer.served.load_base", load)
     job = jobs.write_job(tmp_path, epochs=2, base_weights="nf4")
     jobs.run_here(job)
+    assert beside == [0, 0]  # memory holds the base once
     assert jobs.events(job)[-1].type == "finished"
     assert jobs.events(job, "base_checked")[0].data["mean_kl"] < 1e-9
     convert(job / "adapter", jobs.stories_base(), tmp_path / "lora.gguf")
