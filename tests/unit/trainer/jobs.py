@@ -54,6 +54,14 @@ def write_rows(path: Path, rows: Sequence[Row | PreferenceRow]) -> None:
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
+def as_preferences(job: Path) -> None:
+    """Each row's answer is better than the next one's."""
+    for part in ("train", "valid"):
+        path = job / f"{part}.jsonl"
+        rows = [msgspec.json.decode(line, type=Row) for line in path.read_bytes().splitlines()]
+        write_rows(path, [PreferenceRow(*pair) for pair in zip(rows, rows[1:] + rows[:1], strict=True)])
+
+
 def run_here(directory: Path, stop_after: int | None = None) -> list[Event]:
     """Run the job in this process, asking it to pause after so many steps; its events."""
     writer = EventWriter(directory / "events.jsonl")
