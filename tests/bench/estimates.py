@@ -1,7 +1,8 @@
 """How near the estimate comes: jobs of several shapes, beside what was said before their first step.
 
 Two estimates each: the trainer's own, after its trial passes, and the one without torch, from what an earlier
-job on this base taught (the first job of each base is not counted for it).
+job on this base taught (the first job of each base is not counted for it). Memory also on a CUDA device that
+torch is only told of, in bfloat16, on fewer rows.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.bench.card import train_on_card
 from tests.bench.figures import Figure
 from tests.bench.options import Options
 from tests.bench.train import run_process
 from tests.bench.train_model import QUICK, LlamaShape, rows, write_job, write_model
+from tests.pretended.library import why_not
 
 from llamaleon_convert.header import read_header
 from llamaleon_trainer.estimate import estimate
@@ -32,6 +35,7 @@ SHAPES = {
     "50 M": LlamaShape(hidden=512, layers=10, ffn=1376, heads=8, kv_heads=4, vocabulary=32_000),
 }
 ROWS, HELD_OUT = 96, 8
+ROWS_ON_CARD, CARD = 24, "8G"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,7 @@ def measure(scratch: Path, options: Options) -> list[Figure]:
     jobs = scratch / "jobs"
     jobs.mkdir()
     found: dict[Case, Outcome] = {}
+    on_card: list[tuple[float, float]] = []
     for number, case in enumerate(CASES):
         made = rows(shapes[case.shape], ROWS + HELD_OUT, longest=case.longest)
         pairs = case.settings.get("method") == "dpo"
@@ -79,10 +84,15 @@ def measure(scratch: Path, options: Options) -> list[Figure]:
         (job / "valid.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in data[ROWS:]))
         found[case] = _outcome(job, data)
         print(f"{case.shape}, {case.title}: {found[case]}", flush=True)
+        if why_not() is None:
+            settings |= {"precision": "bfloat16", "device": "cuda", "epochs": 4}
+            few = data[:ROWS_ON_CARD]
+            job = write_job(jobs / f"card-{number}", paths[case.shape], few, **settings)
+            on_card.append(_on_card(job, few))
     first = {case.shape: case for case in reversed(CASES)}
     later = [outcome for case, outcome in found.items() if first[case.shape] is not case]
     own = list(found.values())
-    return [
+    figures = [
         _figure("time, after trying", [one.seconds for one in own], found),
         _figure("peak memory, after trying", [one.memory for one in own], None),
         _figure(
@@ -90,6 +100,10 @@ def measure(scratch: Path, options: Options) -> list[Figure]:
         ),
         _figure("peak memory, without torch", [one.torch_free_memory for one in own], None),
     ]
+    where = "peak memory on a CUDA device that torch is only told of"
+    for when, part in (("after trying", 0), ("without torch", 1)) if on_card else ():
+        figures.append(_figure(f"{where}, {when}", [pair[part] for pair in on_card], None))
+    return figures
 
 
 def _pair(row: Row) -> PreferenceRow:
@@ -119,6 +133,16 @@ def _outcome(job: Path, data: Sequence[Row | PreferenceRow]) -> Outcome:
         before.seconds / seconds,
         before.memory_bytes / peak,
     )
+
+
+def _on_card(job: Path, data: Sequence[Row | PreferenceRow]) -> tuple[float, float]:
+    """Estimated memory over what tensors occupied: after trying, and without torch."""
+    spec = read_spec(job)
+    before = estimate(read_header(Path(spec.base)), spec, list(map(_lengths, data)), device="cuda")
+    taken, _ = train_on_card(job, CARD)
+    events, _ = read_events(job / "events.jsonl")
+    said = next(event.data["memory_bytes"] for event in events if event.type == "estimate")
+    return said / taken.most_allocated, before.memory_bytes / taken.most_allocated
 
 
 def _figure(what: str, ratios: list[float], found: dict[Case, Outcome] | None) -> Figure:

@@ -8,12 +8,12 @@ as torch's CUDA allocator does it. The speed of neither says anything about a GP
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench.card import train_on_card
 from tests.bench.figures import Figure
 from tests.bench.options import Options
 from tests.bench.train import our_steps, run_process
@@ -50,9 +50,7 @@ def measure(scratch: Path, options: Options) -> list[Figure]:
     found = [_figure(job, tokens, seconds, Peak(whole, "a CPU, the whole process", whole))]
     if why_not() is None:
         job = _job(scratch / "pretended", base, Row(row, weights))
-        command = [sys.executable, "-m", "tests.pretended", CARD, "llamaleon_trainer", str(job)]
-        _, seconds = run_process(command, job / "said")
-        found.append(_on_the_card(job, tokens, seconds))
+        found.append(_on_the_card(job, tokens))
     return found
 
 
@@ -78,17 +76,16 @@ def _started(job: Path) -> str:
     return next(str(event.data["device"]) for event in _events(job) if event.type == "started")
 
 
-def _on_the_card(job: Path, tokens: int, seconds: float) -> Figure:
-    """All that is taken of the card. If that were more than it has, the job would have failed."""
+def _on_the_card(job: Path, tokens: int) -> Figure:
+    """All that is taken of the card, not by tensors alone."""
+    taken, seconds = train_on_card(job, CARD)
     assert _started(job) == "cuda"
-    words = (job / "said").read_text().split("pretended card: ")[1]
-    taken = json.JSONDecoder().raw_decode(words)[0]
     peak = Peak(
-        taken["most_reserved"] + taken["context"],
-        f"a CUDA device of {taken['capacity'] / 1e9:.0f} GB that torch is only told of: "
-        f"{taken['most_allocated'] / GIB:.2f} GiB of tensors, what its allocator holds free beside them, and "
-        f"{taken['context'] >> 20} MiB of context",
-        of_tensors=taken["most_allocated"],
+        taken.most_reserved + taken.context,
+        f"a CUDA device of {taken.capacity / 1e9:.0f} GB that torch is only told of: "
+        f"{taken.most_allocated / GIB:.2f} GiB of tensors, what its allocator holds free beside them, and "
+        f"{taken.context >> 20} MiB of context",
+        of_tensors=taken.most_allocated,
     )
     return _figure(job, tokens, seconds, peak)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import peft.peft_model  # with bitsandbytes, which asks what torch has
 import torch
+from torch.utils._device import _device_constructors
 
 from .memory import Memory
 from .tensors import NAME, There, held
@@ -49,6 +50,7 @@ def _answers() -> dict[str, Any]:
 
 def _reach_past_the_dispatcher() -> None:
     """Where torch, safetensors or numpy make tensors or read their memory themselves."""
+    _device_constructors()  # remembered: `with torch.device(...)` goes by the functions as they are now
     replaced: Any = torch
     replaced.tensor, replaced.as_tensor = _made_there(torch.tensor), _made_there(torch.as_tensor)
     replaced.save = _with_held(torch.save)
