@@ -21,7 +21,7 @@ def why_not() -> str | None:
     """Why there is no pretending here, None if there is."""
     if shutil.which(COMPILER) is None:
         return f"no C++ compiler ({COMPILER})"
-    return None if "+cpu" in version("torch") or sys.platform == "darwin" else "torch was built with CUDA"
+    return None if "+cpu" in version("torch") else "torch has devices of its own"
 
 
 def load() -> None:

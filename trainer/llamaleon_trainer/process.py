@@ -43,6 +43,7 @@ def why_failed(error: Exception) -> tuple[str, str]:
         if is_out_of_memory(error):  # outside a training step: the base itself does not fit
             return (
                 OutOfMemory.code,
-                f"the base does not fit into memory ({error}); use a smaller base or a GPU",
+                f"the base does not fit into memory ({error}); use `base_weights` gguf, a smaller base, or a "
+                "device with more memory",
             )
     return JobFailed.code, f"{type(error).__name__}: {error} (the traceback is in trainer.log)"

@@ -259,8 +259,12 @@ RECORDED: dict[str, str] = {
         "Ni una fila cabe en la memoria: baja `max_sequence_tokens` o `lora.r`, usa la precisión bfloat16 o "
         "una base más pequeña."
     ),
-    "the base does not fit into memory ({error}); use a smaller base or a GPU": (
-        "La base no cabe en la memoria ({error}); usa una base más pequeña o una GPU."
+    (
+        "the base does not fit into memory ({error}); use `base_weights` gguf, a smaller base, or a device "
+        "with more memory"
+    ): (
+        "La base no cabe en la memoria ({error}); usa `base_weights` gguf, una base más pequeña o un "
+        "dispositivo con más memoria."
     ),
     (
         "the loss is not a number at step {step}: lower `learning_rate` (now {rate}) or raise "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from llamaleon_trainer.base.blocks import TYPES, dequantize
 from llamaleon_trainer.base.load import load_base
 from llamaleon_trainer.estimate import estimate
 from llamaleon_trainer.job import read_spec
+from llamaleon_trainer.process import why_failed
 
 SMALL = LlamaShape(hidden=192, layers=6, ffn=512, heads=4, kv_heads=2, vocabulary=16_000)
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -84,15 +87,31 @@ def test_preferences_are_learnt_on_a_gpu_as_on_a_cpu(tmp_path: Path) -> None:
     assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
-def test_what_does_not_fit_goes_through_in_halves(tmp_path: Path) -> None:
-    job = write_job(tmp_path, rows=66, epochs=1, batch_size=64, micro_batch_size=64, device="cuda")
+@contextmanager
+def memory_of(mebibytes: int) -> Iterator[None]:
     torch.cuda.empty_cache()
     _, card = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction((140 << 20) / card)  # 64 rows take 170 MiB and cuBLAS's own
+    torch.cuda.set_per_process_memory_fraction((mebibytes << 20) / card)
     try:
-        run_here(job)
+        yield
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_base_that_does_not_fit_is_not_tried_again(tmp_path: Path) -> None:
+    job = write_job(tmp_path, device="cuda")
+    with memory_of(1), pytest.raises(torch.OutOfMemoryError) as caught:
+        run_here(job)
+    code, message = why_failed(caught.value)
+    assert code == "out_of_memory"
+    assert message.startswith("the base does not fit into memory (CUDA out of memory.")
+    assert message.endswith("; use `base_weights` gguf, a smaller base, or a device with more memory")
+
+
+def test_what_does_not_fit_goes_through_in_halves(tmp_path: Path) -> None:
+    job = write_job(tmp_path, rows=66, epochs=1, batch_size=64, micro_batch_size=64, device="cuda")
+    with memory_of(140):  # 64 rows take 170 and cuBLAS's own
+        run_here(job)
     said = [event.data["message"] for event in events(job, "warning")]
     assert said[0] == "out of memory with 64 rows a pass: going on with 32"
     assert events(job)[-1].type == "finished"
