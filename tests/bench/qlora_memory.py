@@ -30,21 +30,13 @@ from llamaleon_trainer.base.packed import PackedEmbedding, PackedLinear
 from llamaleon_trainer.job import JobSpec, LoraSettings
 from llamaleon_trainer.lora import add_lora
 from llamaleon_trainer.scoring import Scorer
+from llamaleon_trainer.shape import MODULES
 
 GIB, MIB = 2**30, 2**20
 TOKENS = 1024
 FEW_LAYERS = replace(SEVEN_BILLION, layers=2, vocabulary=8192)
 CAUSAL = {"full_attention": None}  # what transformers makes of it; deciding that needs numbers
-GGUF_NAMES = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_output",
-    "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up",
-    "down_proj": "ffn_down",
-    "lm_head": "token_embd",  # of one kind with it
-}
+GGUF_NAMES = {**MODULES, "lm_head": "token_embd"}  # of one kind with it
 
 
 class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
