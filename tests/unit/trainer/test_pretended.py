@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_what_is_left_on_the_processor_raises(tmp_path: Path) -> None:
         "print('ours')\nweight @ torch.ones(3, 3)\n"
     )
     command = [sys.executable, "-m", "tests.pretended", "8G", "forgetful"]
-    here = {"PYTHONPATH": f"{Path(__file__).parents[3]}:{tmp_path}", "PATH": "/usr/bin:/bin"}
+    here = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[3]}{os.pathsep}{tmp_path}"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
     assert done.returncode == 1
     assert "ours" in done.stdout
