@@ -68,7 +68,7 @@ class Finder:
         """`NAME`, `BASE+NAME`, `NAME@3` or a path, each with `*0.7` or without."""
         name, weight = weighted(text)
         path = Path(name).expanduser()
-        if path.exists():
+        if path.exists() and not _is_other_folder(name):
             return Adapter(path, weight)
         bare = base is None or "+" in name or Path(base).expanduser().is_file()
         full = name if bare else f"{base}+{name}"
@@ -126,6 +126,11 @@ def merged(base: Path, adapters: Sequence[Adapter], out: Path, *, widen: bool) -
     given = [part for adapter in adapters for part in ("--adapter", adapter.argument())]
     wide = ["--widen"] if widen else []
     return run(CONVERTER, "merge", "--base", base.absolute(), *given, *wide, "-o", out.absolute(), "--json")
+
+
+def _is_other_folder(name: str) -> bool:
+    """Whether a folder only bears an adapter's name, as that of a recipe's rows does."""
+    return "/" not in name and Path(name).is_dir() and not Path(name, "adapter_config.json").exists()
 
 
 def _here(path: Path, name: str) -> Path:

@@ -56,6 +56,20 @@ def test_blends_are_read(base: Path, server: FakeServer, tmp_path: Path) -> None
             finder.adapter("brief")
 
 
+def test_a_folder_that_only_bears_an_adapters_name_is_not_it(
+    base: Path, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe writes its rows to one."""
+    folder = tmp_path / "beside" / "poet"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder.parent)
+    with Finder(server.url) as finder:
+        assert finder.adapter("poet*0.5", "nano").path == tmp_path / "poet.gguf"
+        assert finder.adapter("./poet").path == Path("poet")  # the converter says what it lacks
+        (folder / "adapter_config.json").write_text("{}")
+        assert finder.adapter("poet").path == Path("poet")
+
+
 def test_export(base: Path, llamaleon: Llamaleon, server: FakeServer, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     result = llamaleon("export", "nano+poet*0.5", "-o", str(out), "--url", server.url, "--name", "whole")
